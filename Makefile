@@ -280,8 +280,8 @@ install: ## programs, man pages and the systemd unit below $(DESTDIR)$(PREFIX) (
 clean: ## remove $(O)
 	$(Q)rm -rf $(O)
 
-vmlinux: ## make vmlinux/*/vmlinux.h anew (tools/vmlinux.sh --help)
-	$(Q)tools/vmlinux.sh
+vmlinux: ## make vmlinux/*/vmlinux.h anew (vmlinux/generate.py --help)
+	$(Q)BPFTOOL=$(BPFTOOL) vmlinux/generate.py
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1 \2/p' $(firstword $(MAKEFILE_LIST)) | \
