@@ -1,0 +1,64 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Every bound the daemon enforces on what a peer, a pod, a file or an operator can make it
+ * hold. One enum, one comment each; culvert.yaml's `limits` may lower or raise the few that
+ * say so. Kernel-side capacities are in maps/abi.h.
+ */
+#pragma once
+
+enum cv_limits {
+	/* --- per worker --- */
+	CV_LIMIT_WORKERS = 64, /* worker threads */
+	CV_LIMIT_ACCEPTS_PER_WAKEUP = 64, /* accept() calls in one callback */
+	CV_LIMIT_BYTES_PER_WAKEUP = 1 << 20, /* bytes moved for one socket in one callback */
+	CV_LIMIT_CONNECTIONS = 65536, /* connections and streams of one worker (settable) */
+	CV_LIMIT_CONNECTIONS_POD = 16384, /* of one pod on one worker (settable) */
+
+	/* --- TLS and HTTP/2 --- */
+	CV_LIMIT_HANDSHAKE_MS = 10000, /* TCP accept to finished TLS and HTTP/2 preface */
+	CV_LIMIT_HANDSHAKES = 1024, /* unfinished handshakes of one worker */
+	CV_LIMIT_STREAMS_IN = 200, /* SETTINGS_MAX_CONCURRENT_STREAMS that we announce */
+	CV_LIMIT_STREAMS_OUT = 100, /* streams that we open on one connection */
+	CV_LIMIT_HEADER_BYTES = 65536, /* SETTINGS_MAX_HEADER_LIST_SIZE of the server side */
+	CV_LIMIT_HEADER_BYTES_CLIENT = 16384, /* the same of the client side */
+	CV_LIMIT_HEADERS = 100, /* header fields of one request */
+	CV_LIMIT_CONTINUATIONS = 8, /* CONTINUATION frames of one header block */
+	CV_LIMIT_SETTINGS_ENTRIES = 32, /* entries of one SETTINGS frame */
+	CV_LIMIT_OUTBOUND_ACKS = 1000, /* unsent PING and SETTINGS acknowledgements */
+	CV_LIMIT_RESETS_BURST = 1000, /* RST_STREAM and rejected requests a connection may burst */
+	CV_LIMIT_RESETS_RATE = 33, /* … and send per second after that */
+	CV_LIMIT_REFUSALS_BURST = 1000, /* requests that end in a 4xx/5xx of ours, in a burst */
+	CV_LIMIT_PING_MS = 10000, /* keepalive PING interval */
+	CV_LIMIT_PONG_MS = 20000, /* … and how long its answer may take */
+	CV_LIMIT_STREAM_WINDOW = 4 << 20, /* HTTP/2 stream window that we announce */
+	CV_LIMIT_CONNECTION_WINDOW = 16 << 20, /* HTTP/2 connection window that we announce */
+	CV_LIMIT_FRAME_BYTES = 1 << 20, /* SETTINGS_MAX_FRAME_SIZE that we announce */
+
+	/* --- data held per connection --- */
+	CV_LIMIT_TCP_READ = 256 << 10, /* read buffer of one direction at most */
+	CV_LIMIT_TLS_OUT = 512 << 10, /* encrypted bytes waiting for the socket; then reading stops */
+	CV_LIMIT_STREAM_OUT = 512 << 10, /* decrypted bytes of one stream waiting for a slow TCP reader before its window closes */
+
+	/* --- connecting --- */
+	CV_LIMIT_CONNECT_MS = 10000, /* TCP connect of any upstream */
+	CV_LIMIT_WORKLOAD_WAIT_MS = 5000, /* wait for the local pod's workload record */
+	CV_LIMIT_WAITING = 4096, /* connections of one pod that wait for that record or a certificate */
+	CV_LIMIT_POOL_IDLE_MS = 300000, /* pooled connection without streams */
+	CV_LIMIT_POOL_CONNECTIONS = 4096, /* pooled HBONE connections of one worker */
+
+	/* --- control plane, files, admin --- */
+	CV_LIMIT_FILE_BYTES = 64 << 20, /* local workload file */
+	CV_LIMIT_YAML_DEPTH = 32, /* nesting of a YAML file */
+	CV_LIMIT_YAML_NODES = 4 << 20, /* nodes of a YAML file, aliases counted as often as used */
+	CV_LIMIT_SETTINGS_BYTES = 1 << 20, /* culvert.yaml */
+	CV_LIMIT_ADMIN_CLIENTS = 64, /* admin, metrics and readiness connections, each */
+	CV_LIMIT_ADMIN_HEADER = 8192, /* bytes of request line and headers */
+	CV_LIMIT_ADMIN_BODY = 65536, /* bytes of a request body */
+	CV_LIMIT_CONTROL_CLIENTS = 16, /* control-socket clients */
+	CV_LIMIT_CONTROL_MESSAGE = 65536, /* bytes of one control request */
+	CV_LIMIT_CERTS = 4096, /* identities with a certificate */
+	CV_LIMIT_CLOSED_FLOWS = 1024, /* closed flows kept for `culvertctl flows` */
+	CV_LIMIT_SERIES = 65536, /* metric series; the rest is counted under "overflow" */
+	CV_LIMIT_LOG_LINES = 10000, /* queued log lines */
+	CV_LIMIT_POLICY_PORTS = 256, /* ports that policies of one destination may name before the daemon decides */
+};

@@ -1,0 +1,70 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Workload certificates: one entry an identity, fetched from a CA, renewed at half life.
+ *
+ * The cache runs on the control thread; workers ask from anywhere and are answered on their
+ * own thread. A certificate is an immutable, reference-counted object with ready SSL_CTXs.
+ */
+#pragma once
+
+#include <openssl/ssl.h>
+#include <stdbool.h>
+#include <time.h>
+
+#include "userspace/io/worker.h"
+#include "userspace/mesh/identity.h"
+
+struct cv_cert {
+	int ref; /* atomic */
+	struct cv_identity identity;
+	X509 *leaf;
+	STACK_OF(X509) *chain; /* intermediates, may be empty */
+	STACK_OF(X509) *roots;
+	SSL_CTX *client; /* verifies roots, EKU, time; the SAN check is cv_cert_verify_peer */
+	SSL_CTX *server; /* requires a client certificate of our roots and trust domain */
+	time_t not_before, not_after;
+};
+struct cv_cert *cv_cert_ref(struct cv_cert *c);
+void cv_cert_put(struct cv_cert **c);
+
+/* A certificate authority: signs a PEM CSR for an identity. May answer at once or later, on the
+ * control thread. Chain: PEM texts, leaf first, roots last (Istio's CreateCertificate shape). */
+struct cv_ca {
+	void *ctx;
+	/* done(arg, err, chain, n): err NULL = success. */
+	void (*sign)(void *ctx, const struct cv_identity *id, const char *csr_pem, unsigned ttl_s,
+		     void (*done)(void *arg, const char *err, char **chain, size_t n), void *arg);
+	void (*free)(void *ctx);
+};
+
+struct cv_certs;
+struct cv_certs_opts {
+	struct cv_worker *control;
+	struct cv_ca ca; /* ownership moves */
+	unsigned ttl_s; /* SECRET_TTL */
+	bool tls12;
+};
+int cv_certs_new(struct cv_certs **ret, const struct cv_certs_opts *opts);
+void cv_certs_free(struct cv_certs **c);
+
+/* fn runs once on the calling worker: cert (a new reference) or error text. When the
+ * certificate is there already fn runs before the call returns. */
+typedef void (*cv_certs_fn)(struct cv_cert *cert, const char *error, void *arg);
+void cv_certs_get(struct cv_certs *c, const struct cv_identity *id, cv_certs_fn fn, void *arg);
+/* Have it ready (low priority); forget it when no local pod needs it. Any thread. */
+void cv_certs_prefetch(struct cv_certs *c, const struct cv_identity *id);
+void cv_certs_forget(struct cv_certs *c, const struct cv_identity *id);
+
+/* Control thread: walk for config_dump. state: "Initializing", "Available", "Unavailable: …". */
+typedef int (*cv_certs_each_fn)(const struct cv_identity *id, const char *state,
+				const struct cv_cert *cert, void *arg);
+int cv_certs_each(struct cv_certs *c, cv_certs_each_fn fn, void *arg);
+
+/* Client side, after the handshake: does the peer's leaf have one of the expected identities?
+ * 0, or -EACCES with ztunnel's text. */
+int cv_cert_verify_peer(X509 *peer, const cv_str *sans, size_t n, char error[512]);
+
+/* --- development CA (CULVERT_DEV_CA) --- */
+/* Opens or makes DIR/root-key.pem and DIR/root-cert.pem: directory 0700, key 0600 (looser is
+ * refused: -EACCES with the text in error), made under a lock, published by rename. */
+int cv_devca_open(struct cv_ca *ret, const char *dir, char error[256]);
