@@ -17,6 +17,8 @@ MAKEFLAGS += -rR --no-print-directory
 
 VERSION := 0.1.0
 O ?= build
+# One spelling of a directory, whoever calls: it is part of the flags that decide on a rebuild.
+override O := $(patsubst $(CURDIR)/%,%,$(abspath $(O)))
 PREFIX ?= /usr/local
 DESTDIR ?=
 ROUNDS ?= 5
@@ -36,6 +38,8 @@ say = $(if $(filter 1,$(V)),@:,@printf '  %-8s %s\n' $(1) '$(2)')
 quote = '$(subst ','\'',$(1))'
 # Give a sub-make a job per CPU unless the caller chose a number.
 jobs = $(if $(findstring jobserver,$(MAKEFLAGS)),,-j$(shell nproc))
+# Two runs at once build one after the other.
+build = @mkdir -p $(O) && flock -o $(O)/.lock $(MAKE) $(jobs)
 need_root = @[ "$$(id -u)" = 0 ] || { echo "this needs root: sudo make $@" >&2; exit 1; }
 # What root built in somebody's checkout stays that person's.
 give_back = @[ -z "$$SUDO_UID" ] || chown -R --reference=Makefile $(O)
@@ -237,26 +241,26 @@ deps: ## install the Debian packages that are missing (root)
 demo: ## two nodes, Bookinfo, the whole path; KEEP=1 leaves it up (root)
 	$(need_root)
 	@tools/deps.sh $(DEPS)
-	@$(MAKE) $(jobs) all helpers
+	$(build) all helpers
 	$(give_back)
 	@O=$(abspath $(O)) selftests/demo/demo.sh
 
 test: ## build and run all tests; TARGETS="unit bpf e2e fuzz" chooses (root)
 	$(need_root)
 	@tools/deps.sh $(DEPS)
-	@$(MAKE) $(jobs) tests
+	$(build) tests
 	$(give_back)
 	@$(MAKE) -C selftests run_built O=$(abspath $(O)) TARGETS='$(TARGETS)'
 
 bench: ## measure every path against no mesh; ROUNDS=n, ZTUNNEL=path (root)
 	$(need_root)
 	@tools/deps.sh $(DEPS)
-	@$(MAKE) $(jobs) all helpers
+	$(build) all helpers
 	$(give_back)
 	@O=$(abspath $(O)) ROUNDS=$(ROUNDS) selftests/bench/bench.sh
 
 lint: ## everything about the code that a machine can check
-	@$(MAKE) $(jobs) bpf
+	$(build) bpf
 	@CLANG_FORMAT=$(CLANG_FORMAT) selftests/lint.sh
 
 format: ## rewrite the C files as .clang-format says
@@ -267,7 +271,7 @@ inst = install -D
 install: ## programs, man pages and the systemd unit below $(DESTDIR)$(PREFIX) (root without DESTDIR)
 	@[ -n '$(DESTDIR)' ] || [ "$$(id -u)" = 0 ] || \
 		{ echo "this needs root: sudo make $@ (or DESTDIR=…)" >&2; exit 1; }
-	@$(MAKE) $(jobs) all
+	$(build) all
 	$(give_back)
 	$(Q)$(inst) -m 755 $(BIN)/culvertd '$(DESTDIR)$(PREFIX)/sbin/culvertd'
 	$(Q)$(inst) -m 755 $(BIN)/culvertctl '$(DESTDIR)$(PREFIX)/bin/culvertctl'
