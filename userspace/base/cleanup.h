@@ -29,12 +29,12 @@ static inline void cv_close(int *fd)
 }
 #define _cleanup_close_ _cleanup_(cv_close)
 
-#define cv_take_ptr(p)                                                                             \
-	({                                                                                         \
-		__auto_type *_cv_pp = &(p);                                                        \
-		__auto_type _cv_v = *_cv_pp;                                                       \
-		*_cv_pp = NULL;                                                                    \
-		_cv_v;                                                                             \
+#define cv_take_ptr(p)                        \
+	({                                    \
+		__typeof__(p) *_cv_pp = &(p); \
+		__auto_type _cv_v = *_cv_pp;  \
+		*_cv_pp = NULL;               \
+		_cv_v;                        \
 	})
 
 #define cv_take_fd(fd)                                                                             \
