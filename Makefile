@@ -75,7 +75,7 @@ $(error missing libraries, as pkg-config name (Debian package): \
 endif
 endif
 PKG_CFLAGS := $(filter -I% -D%,$(PKG_FLAGS))
-PKG_LIBS := $(filter-out -lcmocka,$(filter -l% -L%,$(PKG_FLAGS)))
+PKG_LIBS := $(filter-out -lcmocka,$(filter -l% -L%,$(PKG_FLAGS))) -lm
 
 # ---- flags -------------------------------------------------------------------------------------
 
