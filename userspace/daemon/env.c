@@ -1,0 +1,382 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The environment variables: one table {name, type, member, default, help}, and the values that
+ * follow from several of them (worker threads, drain deadline).
+ */
+#include "userspace/daemon/env.h"
+
+#include <errno.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "maps/abi.h"
+#include "userspace/base/cleanup.h"
+#include "userspace/base/quantity.h"
+#include "userspace/limits.h"
+
+enum env_type {
+	ENV_STRING,
+	ENV_BOOL,
+	ENV_DURATION,
+	ENV_UINT,
+	ENV_TRISTATE, /* true, false, unset */
+};
+
+struct env_var {
+	const char *name;
+	enum env_type type;
+	size_t offset;
+	const char *def; /* NULL = unset */
+	const char *help;
+};
+
+#define VAR(name, type, member, def, help)                                                         \
+	{                                                                                          \
+		name, type, offsetof(struct cv_env, member), def, help                             \
+	}
+
+static const struct env_var env_vars[] = {
+	VAR("NODE_NAME", ENV_STRING, node_name, NULL, "this node; unset: every workload is local"),
+	VAR("NETWORK", ENV_STRING, network, NULL, "network id of this node"),
+	VAR("CLUSTER_ID", ENV_STRING, cluster_id, "Kubernetes", "cluster id"),
+	VAR("ISTIO_META_CLUSTER_ID", ENV_STRING, cluster_id, NULL, "wins over CLUSTER_ID"),
+	VAR("ISTIO_META_ISTIO_VERSION", ENV_STRING, istio_version, NULL, "tag of istio_build"),
+	VAR("TRUST_DOMAIN", ENV_STRING, trust_domain, "cluster.local", "our own trust domain"),
+	VAR("POD_NAME", ENV_STRING, pod_name, NULL, "the daemon's own pod"),
+	VAR("POD_NAMESPACE", ENV_STRING, pod_namespace, NULL, "its namespace"),
+	VAR("SERVICE_ACCOUNT", ENV_STRING, service_account, NULL, "its service account"),
+	VAR("LOCAL_XDS_PATH", ENV_STRING, local_xds_path, NULL, "YAML file of the mesh; watched"),
+	VAR("LOCAL_XDS", ENV_STRING, local_xds, NULL, "the same, inline"),
+	VAR("XDS_ADDRESS", ENV_STRING, xds_address, NULL, "control plane"),
+	VAR("CA_ADDRESS", ENV_STRING, ca_address, NULL, "certificate authority"),
+	VAR("KUBERNETES_SERVICE_HOST", ENV_STRING, kubernetes_host, NULL, "set inside a cluster"),
+	VAR("CULVERT_DEV_CA", ENV_STRING, dev_ca, NULL, "directory of the development CA"),
+	VAR("SECRET_TTL", ENV_DURATION, secret_ttl_ms, "24h", "certificate lifetime"),
+	VAR("TLS12_ENABLED", ENV_BOOL, tls12, "false", "allow TLS 1.2 too"),
+	VAR("CULVERT_CONFIG", ENV_STRING, config_path, NULL,
+	    "culvert.yaml(5); default /etc/culvert/culvert.yaml where it exists"),
+	VAR("CULVERT_RUN_DIR", ENV_STRING, run_dir, "/run/culvert", "sockets and state"),
+	VAR("CULVERT_BPFFS", ENV_STRING, bpffs_dir, "/sys/fs/bpf/culvert", "pinned objects"),
+	VAR("CULVERT_CGROUP", ENV_STRING, cgroup_dir, NULL, "cgroup v2 root; default: from /proc"),
+	VAR("IPV6_ENABLED", ENV_BOOL, ipv6, "true", "listen on IPv6 too"),
+	VAR("INPOD_PORT_REUSE", ENV_BOOL, port_reuse, "true", "SO_REUSEPORT on pod listeners"),
+	VAR("ENABLE_RESPONSE_BAGGAGE", ENV_BOOL, response_baggage, "true", "baggage on answers"),
+	VAR("ENABLE_ORIG_SRC", ENV_TRISTATE, original_src, NULL, "keep the client's address"),
+	VAR("PACKET_MARK", ENV_UINT, packet_mark, "1337", "SO_MARK of our sockets in pods"),
+	VAR("KEEPALIVE_ENABLED", ENV_BOOL, sock.keepalive, "true", "TCP keepalive"),
+	VAR("KEEPALIVE_TIME", ENV_DURATION, keepalive_time_ms, "180s", "first probe"),
+	VAR("KEEPALIVE_INTERVAL", ENV_DURATION, keepalive_interval_ms, "180s", "next probes"),
+	VAR("KEEPALIVE_RETRIES", ENV_UINT, keepalive_retries, "9", "probes before giving up"),
+	VAR("USER_TIMEOUT_ENABLED", ENV_BOOL, sock.user_timeout, "false", "TCP_USER_TIMEOUT"),
+	VAR("POOL_MAX_STREAMS_PER_CONNECTION", ENV_UINT, pool_max_streams, "100",
+	    "streams of one HBONE connection"),
+	VAR("POOL_UNUSED_RELEASE_TIMEOUT", ENV_DURATION, pool_idle_ms, "5m",
+	    "idle HBONE connections are closed after it"),
+	VAR("ZTUNNEL_WORKER_THREADS", ENV_STRING, worker_threads, NULL,
+	    "worker threads: a number, 0 = all CPUs, or NN%"),
+	VAR("ZTUNNEL_RESOURCE_CPU_LIMIT", ENV_STRING, cpu_limit, NULL, "Kubernetes quantity"),
+	VAR("ZTUNNEL_RESOURCE_CPU_REQUEST", ENV_STRING, cpu_request, NULL, "Kubernetes quantity"),
+	VAR("ZTUNNEL_CPU_LIMIT", ENV_STRING, cpu_limit_int, NULL, "CPUs, an integer"),
+	VAR("CONNECTION_TERMINATION_DEADLINE", ENV_DURATION, explicit_deadline_ms, NULL,
+	    "drain time at shutdown"),
+	VAR("TERMINATION_GRACE_PERIOD_SECONDS", ENV_UINT, grace_s, NULL,
+	    "the pod's grace period; the drain ends before it"),
+	VAR("RUST_LOG", ENV_STRING, log_filter, "info", "log filter: level,target=level,…"),
+	VAR("LOG_FORMAT", ENV_STRING, log_format, "plain", "plain or json"),
+	VAR("AUTHZ_POLICY_INFO_LOGGING", ENV_BOOL, authz_info, "false",
+	    "policy decisions at info instead of debug"),
+};
+
+#define ENV_UNSET UINT64_MAX
+
+static int parse_uint(const char *text, uint64_t *ret)
+{
+	char *end;
+
+	errno = 0;
+	*ret = strtoull(text, &end, 0);
+	return errno || *end || end == text || strchr(text, '-') ? -EINVAL : 0;
+}
+
+static int parse_bool(const char *text, bool *ret)
+{
+	if (strcmp(text, "true") != 0 && strcmp(text, "false") != 0)
+		return -EINVAL;
+	*ret = text[0] == 't';
+	return 0;
+}
+
+static const char *const type_hint[] = {
+	[ENV_STRING] = "a text",
+	[ENV_BOOL] = "`true` or `false`",
+	[ENV_DURATION] = "a duration such as 5s, 2m or 1h30m",
+	[ENV_UINT] = "a number",
+	[ENV_TRISTATE] = "`true` or `false`",
+};
+
+static int set_string(char **member, const char *text)
+{
+	char *copy = *text ? strdup(text) : NULL;
+
+	if (*text && !copy)
+		return -ENOMEM;
+	free(*member);
+	*member = copy;
+	return 0;
+}
+
+static int set_value(struct cv_env *env, const struct env_var *v, const char *text)
+{
+	void *member = (char *)env + v->offset;
+	bool flag;
+	int r;
+
+	switch (v->type) {
+	case ENV_STRING:
+		return set_string(member, text);
+	case ENV_BOOL:
+		return parse_bool(text, member);
+	case ENV_DURATION:
+		return cv_duration_parse(text, member);
+	case ENV_UINT:
+		return parse_uint(text, member);
+	case ENV_TRISTATE:
+		r = parse_bool(text, &flag);
+		if (r == 0)
+			*(int *)member = flag;
+		return r;
+	}
+	return -EINVAL;
+}
+
+static int read_vars(struct cv_env *env, char *error, size_t size)
+{
+	for (size_t i = 0; i < CV_ARRAY_SIZE(env_vars); i++) {
+		const struct env_var *v = &env_vars[i];
+		const char *text = getenv(v->name);
+
+		if (!text || (!*text && v->type != ENV_STRING))
+			text = v->def;
+		if (!text || set_value(env, v, text) == 0)
+			continue;
+		snprintf(error, size, "%s=\"%s\": expected %s", v->name, text, type_hint[v->type]);
+		return -EINVAL;
+	}
+	return 0;
+}
+
+/* ztunnel's rule: the limit, else ZTUNNEL_CPU_LIMIT, else the machine's CPUs. */
+static int cpu_count(const struct cv_env *env, double *ret, char *error, size_t size)
+{
+	const char *text = env->cpu_limit ? env->cpu_limit : env->cpu_limit_int;
+	const char *name = env->cpu_limit ? "ZTUNNEL_RESOURCE_CPU_LIMIT" : "ZTUNNEL_CPU_LIMIT";
+
+	if (!text) {
+		*ret = (double)sysconf(_SC_NPROCESSORS_ONLN);
+		return 0;
+	}
+	if (cv_quantity_parse(text, ret) == 0 && *ret > 0) {
+		*ret = ceil(*ret);
+		return 0;
+	}
+	snprintf(error, size, "%s=\"%s\": expected a CPU quantity such as 2, 1.5 or 500m", name,
+		 text);
+	return -EINVAL;
+}
+
+static int default_threads(const struct cv_env *env, double cpus, double *ret, char *error,
+			   size_t size)
+{
+	double request = 0;
+
+	if (env->cpu_request && cv_quantity_parse(env->cpu_request, &request) < 0) {
+		snprintf(error, size,
+			 "ZTUNNEL_RESOURCE_CPU_REQUEST=\"%s\": expected a CPU quantity such as 2 or 500m",
+			 env->cpu_request);
+		return -EINVAL;
+	}
+	request = ceil(request);
+	*ret = env->cpu_limit ? fmax(cpus, request) : fmax(fmax(ceil(cpus * 0.25), request), 2);
+	return 0;
+}
+
+/* ZTUNNEL_WORKER_THREADS: "0" = all CPUs, "N", or "NN%" of them, rounded up. */
+static int explicit_threads(const char *text, double cpus, double *ret)
+{
+	char *end;
+	double n = strtod(text, &end);
+
+	if (end == text || n < 0)
+		return -EINVAL;
+	if (strcmp(end, "%") == 0) {
+		if (n <= 0 || n > 100)
+			return -EINVAL;
+		*ret = fmax(ceil(cpus * n / 100), 1);
+		return 0;
+	}
+	if (*end || n != floor(n))
+		return -EINVAL;
+	*ret = n == 0 ? cpus : n;
+	return 0;
+}
+
+static int derive_workers(struct cv_env *env, char *error, size_t size)
+{
+	double cpus, threads;
+	int r = cpu_count(env, &cpus, error, size);
+
+	if (r < 0)
+		return r;
+	if (!env->worker_threads) {
+		r = default_threads(env, cpus, &threads, error, size);
+		if (r < 0)
+			return r;
+	} else if (explicit_threads(env->worker_threads, cpus, &threads) < 0) {
+		snprintf(error, size,
+			 "ZTUNNEL_WORKER_THREADS=\"%s\": expected a number, or a percentage up to 100%%",
+			 env->worker_threads);
+		return -EINVAL;
+	}
+	env->nr_workers = threads > CV_LIMIT_WORKERS ? CV_LIMIT_WORKERS : (unsigned)threads;
+	return 0;
+}
+
+static void derive_deadline(struct cv_env *env)
+{
+	if (env->explicit_deadline_ms != ENV_UNSET)
+		env->termination_deadline_ms = env->explicit_deadline_ms;
+	else if (env->grace_s == ENV_UNSET)
+		env->termination_deadline_ms = 5000;
+	else if (env->grace_s > 10)
+		env->termination_deadline_ms = (env->grace_s - 5) * 1000;
+	else
+		env->termination_deadline_ms = (env->grace_s > 1 ? env->grace_s - 1 : 1) * 1000;
+}
+
+static int check_sources(const struct cv_env *env, char *error, size_t size)
+{
+	const char *beside = env->ca_address	  ? "CA_ADDRESS"
+			     : env->xds_address	  ? "XDS_ADDRESS"
+			     : env->kubernetes_host ? "KUBERNETES_SERVICE_HOST"
+						    : NULL;
+
+	if (env->local_xds_path && env->local_xds)
+		snprintf(error, size, "LOCAL_XDS_PATH and LOCAL_XDS are both set: unset one");
+	else if (env->dev_ca && beside)
+		snprintf(error, size,
+			 "CULVERT_DEV_CA is for development and refuses to run beside %s: unset one",
+			 beside);
+	else if (env->xds_address || env->ca_address)
+		snprintf(error, size,
+			 "%s is set, but this version has no control-plane client: unset it and use "
+			 "LOCAL_XDS_PATH and CULVERT_DEV_CA",
+			 env->xds_address ? "XDS_ADDRESS" : "CA_ADDRESS");
+	else if (!env->local_xds_path && !env->local_xds)
+		snprintf(error, size,
+			 "no source of workloads: set LOCAL_XDS_PATH to a file (see culvertd(8))");
+	else if (!env->dev_ca)
+		snprintf(error, size,
+			 "no certificate authority: set CULVERT_DEV_CA to a directory (see culvertd(8))");
+	else
+		return 0;
+	return -EINVAL;
+}
+
+int cv_env_read(struct cv_env *ret, char *error, size_t size)
+{
+	int r;
+
+	*ret = (struct cv_env){
+		.original_src = -1,
+		.explicit_deadline_ms = ENV_UNSET,
+		.grace_s = ENV_UNSET,
+	};
+	r = read_vars(ret, error, size);
+	if (r == 0)
+		r = derive_workers(ret, error, size);
+	if (r == 0)
+		r = check_sources(ret, error, size);
+	if (r < 0) {
+		cv_env_fini(ret);
+		return r;
+	}
+	derive_deadline(ret);
+	ret->sock.keepalive_time_s = (unsigned)(ret->keepalive_time_ms / 1000);
+	ret->sock.keepalive_interval_s = (unsigned)(ret->keepalive_interval_ms / 1000);
+	ret->sock.keepalive_retries = (unsigned)ret->keepalive_retries;
+	ret->sock.mark = (uint32_t)ret->packet_mark;
+	return 0;
+}
+
+void cv_env_fini(struct cv_env *env)
+{
+	for (size_t i = 0; i < CV_ARRAY_SIZE(env_vars); i++)
+		if (env_vars[i].type == ENV_STRING)
+			cv_free_cleanup((char *)env + env_vars[i].offset);
+}
+
+static json_t *duration_json(uint64_t ms)
+{
+	return json_pack("{s:I, s:I}", "secs", (json_int_t)(ms / 1000), "nanos",
+			 (json_int_t)(ms % 1000 * 1000000));
+}
+
+static json_t *localhost_json(int port)
+{
+	return json_pack("{s:[b, i]}", "Localhost", 1, port);
+}
+
+static json_t *wildcard_json(const struct cv_env *env, int port)
+{
+	return json_sprintf("%s:%d", env->ipv6 ? "[::]" : "0.0.0.0", port);
+}
+
+json_t *cv_env_json(const struct cv_env *env)
+{
+	json_t *j = json_pack(
+		"{s:b, s:b, s:i, s:i, s:i, s:I, s:o, s:o, s:s, s:s?, s:s, s:I, s:b, s:b}", "proxy",
+		1, "dnsProxy", 0, "windowSize", CV_LIMIT_STREAM_WINDOW, "connectionWindowSize",
+		CV_LIMIT_CONNECTION_WINDOW, "frameSize", CV_LIMIT_FRAME_BYTES,
+		"poolMaxStreamsPerConn", (json_int_t)env->pool_max_streams,
+		"poolUnusedReleaseTimeout", duration_json(env->pool_idle_ms), "secretTtl",
+		duration_json(env->secret_ttl_ms), "network", env->network ? env->network : "",
+		"localNode", env->node_name, "clusterId", env->cluster_id ? env->cluster_id : "",
+		"numWorkerThreads", (json_int_t)env->nr_workers, "ipv6Enabled", env->ipv6,
+		"inpodPortReuse", env->port_reuse);
+
+	json_object_set_new(j, "adminAddr", localhost_json(15000));
+	json_object_set_new(j, "statsAddr",
+			    json_pack("{s:o}", "SocketAddr", wildcard_json(env, 15020)));
+	json_object_set_new(j, "readinessAddr",
+			    json_pack("{s:o}", "SocketAddr", wildcard_json(env, 15021)));
+	json_object_set_new(j, "inboundAddr", wildcard_json(env, CV_PORT_HBONE));
+	json_object_set_new(j, "inboundPlaintextAddr", wildcard_json(env, CV_PORT_INBOUND));
+	json_object_set_new(j, "outboundAddr", wildcard_json(env, CV_PORT_OUTBOUND));
+	json_object_set_new(j, "illegalPorts",
+			    json_pack("[i, i, i]", CV_PORT_HBONE, CV_PORT_INBOUND,
+				      CV_PORT_OUTBOUND));
+	json_object_set_new(j, "proxyMode", json_string("Shared"));
+	json_object_set_new(j, "selfTerminationDeadline",
+			    duration_json(env->termination_deadline_ms));
+	json_object_set_new(j, "packetMark", json_integer((json_int_t)env->packet_mark));
+	json_object_set_new(j, "developmentCa", env->dev_ca ? json_string(env->dev_ca) : json_null());
+	json_object_set_new(
+		j, "socketConfig",
+		json_pack("{s:o, s:o, s:i, s:b, s:b}", "keepaliveTime",
+			  duration_json(env->keepalive_time_ms), "keepaliveInterval",
+			  duration_json(env->keepalive_interval_ms), "keepaliveRetries",
+			  (int)env->keepalive_retries, "keepaliveEnabled", env->sock.keepalive,
+			  "userTimeoutEnabled", env->sock.user_timeout));
+	return j;
+}
+
+void cv_env_print_help(void)
+{
+	for (size_t i = 0; i < CV_ARRAY_SIZE(env_vars); i++)
+		printf("  %-33s %s%s%s%s\n", env_vars[i].name, env_vars[i].help,
+		       env_vars[i].def ? " [" : "", env_vars[i].def ? env_vars[i].def : "",
+		       env_vars[i].def ? "]" : "");
+}

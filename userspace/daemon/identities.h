@@ -1,0 +1,22 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The identities of the enrolled pods: their certificates are fetched before traffic asks for
+ * them and forgotten when the last pod of an identity has gone. Control thread only.
+ */
+#pragma once
+
+#include <stddef.h>
+
+#include "userspace/mesh/certs.h"
+#include "userspace/mesh/store.h"
+#include "userspace/node/pods.h"
+
+struct cv_identities {
+	struct cv_identity *held;
+	size_t n;
+};
+
+/* Compares with the pods that are enrolled now: prefetches the new, forgets the gone. */
+void cv_identities_sync(struct cv_identities *ids, struct cv_pods *pods, struct cv_store *store,
+			struct cv_certs *certs);
+void cv_identities_fini(struct cv_identities *ids);
