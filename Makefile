@@ -114,7 +114,7 @@ USER_DIRS := base io proto mesh telemetry proxy node daemon ctl
 LIB_SRC := $(filter-out %/main.c,$(wildcard loader/*.c $(USER_DIRS:%=userspace/%/*.c)))
 TEST_LIB_SRC := $(wildcard selftests/lib/*.c)
 BPF_SRC := $(wildcard bpf/*.bpf.c)
-TEST_BPF_SRC := $(wildcard selftests/bpf/*.bpf.c)
+TEST_BPF_SRC := $(wildcard selftests/bpf/progs/*.bpf.c)
 PROGRAMS := $(if $(wildcard userspace/daemon/main.c),$(BIN)/culvertd) \
 	$(if $(wildcard userspace/ctl/main.c),$(BIN)/culvertctl)
 UNIT_TESTS := $(patsubst %.c,$(O)/%,$(wildcard selftests/unit/test_*.c))
@@ -130,7 +130,7 @@ BPF_ARCH ?= $(if $(filter aarch64,$(shell uname -m)),arm64,x86)
 BPF_CFLAGS := -g -O2 -std=gnu17 -target bpf -mcpu=v3 -Wall -Wextra -Wshadow -Werror -iquote .
 BPF_OBJ := $(if $(BPF_SRC),$(O)/bpf/culvert.bpf.o)
 SKEL := $(if $(BPF_SRC),$(O)/include/culvert.skel.h)
-TEST_SKELS := $(TEST_BPF_SRC:selftests/bpf/%.bpf.c=$(O)/include/%.skel.h)
+TEST_SKELS := $(TEST_BPF_SRC:selftests/bpf/progs/%.bpf.c=$(O)/include/%.skel.h)
 
 define bpf_arch
 $(O)/bpf/$(1)/%.bpf.o: %.bpf.c vmlinux/$(1)/vmlinux.h $(O)/bpf/flags
@@ -152,7 +152,7 @@ $(O)/include/culvert.skel.h: $(O)/bpf/culvert.bpf.o
 	$(Q)mkdir -p $(@D)
 	$(Q)$(BPFTOOL) gen skeleton $< name culvert_bpf > $@
 
-$(O)/include/%.skel.h: $(O)/bpf/$(BPF_ARCH)/selftests/bpf/%.bpf.o
+$(O)/include/%.skel.h: $(O)/bpf/$(BPF_ARCH)/selftests/bpf/progs/%.bpf.o
 	$(call say,SKEL,$@)
 	$(Q)mkdir -p $(@D)
 	$(Q)$(BPFTOOL) gen skeleton $< name $(subst -,_,$*)_bpf > $@
