@@ -33,9 +33,9 @@ struct env_var {
 	const char *help;
 };
 
-#define VAR(name, type, member, def, help)                                                         \
-	{                                                                                          \
-		name, type, offsetof(struct cv_env, member), def, help                             \
+#define VAR(name, type, member, def, help)                             \
+	{                                                              \
+		name, type, offsetof(struct cv_env, member), def, help \
 	}
 
 static const struct env_var env_vars[] = {
@@ -193,9 +193,10 @@ static int default_threads(const struct cv_env *env, double cpus, double *ret, c
 	double request = 0;
 
 	if (env->cpu_request && cv_quantity_parse(env->cpu_request, &request) < 0) {
-		snprintf(error, size,
-			 "ZTUNNEL_RESOURCE_CPU_REQUEST=\"%s\": expected a CPU quantity such as 2 or 500m",
-			 env->cpu_request);
+		snprintf(
+			error, size,
+			"ZTUNNEL_RESOURCE_CPU_REQUEST=\"%s\": expected a CPU quantity such as 2 or 500m",
+			env->cpu_request);
 		return -EINVAL;
 	}
 	request = ceil(request);
@@ -235,9 +236,10 @@ static int derive_workers(struct cv_env *env, char *error, size_t size)
 		if (r < 0)
 			return r;
 	} else if (explicit_threads(env->worker_threads, cpus, &threads) < 0) {
-		snprintf(error, size,
-			 "ZTUNNEL_WORKER_THREADS=\"%s\": expected a number, or a percentage up to 100%%",
-			 env->worker_threads);
+		snprintf(
+			error, size,
+			"ZTUNNEL_WORKER_THREADS=\"%s\": expected a number, or a percentage up to 100%%",
+			env->worker_threads);
 		return -EINVAL;
 	}
 	env->nr_workers = threads > CV_LIMIT_WORKERS ? CV_LIMIT_WORKERS : (unsigned)threads;
@@ -258,28 +260,31 @@ static void derive_deadline(struct cv_env *env)
 
 static int check_sources(const struct cv_env *env, char *error, size_t size)
 {
-	const char *beside = env->ca_address	  ? "CA_ADDRESS"
-			     : env->xds_address	  ? "XDS_ADDRESS"
-			     : env->kubernetes_host ? "KUBERNETES_SERVICE_HOST"
-						    : NULL;
+	const char *beside = env->ca_address	  ? "CA_ADDRESS" :
+			     env->xds_address	  ? "XDS_ADDRESS" :
+			     env->kubernetes_host ? "KUBERNETES_SERVICE_HOST" :
+						    NULL;
 
 	if (env->local_xds_path && env->local_xds)
 		snprintf(error, size, "LOCAL_XDS_PATH and LOCAL_XDS are both set: unset one");
 	else if (env->dev_ca && beside)
-		snprintf(error, size,
-			 "CULVERT_DEV_CA is for development and refuses to run beside %s: unset one",
-			 beside);
+		snprintf(
+			error, size,
+			"CULVERT_DEV_CA is for development and refuses to run beside %s: unset one",
+			beside);
 	else if (env->xds_address || env->ca_address)
-		snprintf(error, size,
-			 "%s is set, but this version has no control-plane client: unset it and use "
-			 "LOCAL_XDS_PATH and CULVERT_DEV_CA",
-			 env->xds_address ? "XDS_ADDRESS" : "CA_ADDRESS");
+		snprintf(
+			error, size,
+			"%s is set, but this version has no control-plane client: unset it and use "
+			"LOCAL_XDS_PATH and CULVERT_DEV_CA",
+			env->xds_address ? "XDS_ADDRESS" : "CA_ADDRESS");
 	else if (!env->local_xds_path && !env->local_xds)
 		snprintf(error, size,
 			 "no source of workloads: set LOCAL_XDS_PATH to a file (see culvertd(8))");
 	else if (!env->dev_ca)
-		snprintf(error, size,
-			 "no certificate authority: set CULVERT_DEV_CA to a directory (see culvertd(8))");
+		snprintf(
+			error, size,
+			"no certificate authority: set CULVERT_DEV_CA to a directory (see culvertd(8))");
 	else
 		return 0;
 	return -EINVAL;
@@ -362,14 +367,15 @@ json_t *cv_env_json(const struct cv_env *env)
 	json_object_set_new(j, "selfTerminationDeadline",
 			    duration_json(env->termination_deadline_ms));
 	json_object_set_new(j, "packetMark", json_integer((json_int_t)env->packet_mark));
-	json_object_set_new(j, "developmentCa", env->dev_ca ? json_string(env->dev_ca) : json_null());
-	json_object_set_new(
-		j, "socketConfig",
-		json_pack("{s:o, s:o, s:i, s:b, s:b}", "keepaliveTime",
-			  duration_json(env->keepalive_time_ms), "keepaliveInterval",
-			  duration_json(env->keepalive_interval_ms), "keepaliveRetries",
-			  (int)env->keepalive_retries, "keepaliveEnabled", env->sock.keepalive,
-			  "userTimeoutEnabled", env->sock.user_timeout));
+	json_object_set_new(j, "developmentCa",
+			    env->dev_ca ? json_string(env->dev_ca) : json_null());
+	json_object_set_new(j, "socketConfig",
+			    json_pack("{s:o, s:o, s:i, s:b, s:b}", "keepaliveTime",
+				      duration_json(env->keepalive_time_ms), "keepaliveInterval",
+				      duration_json(env->keepalive_interval_ms), "keepaliveRetries",
+				      (int)env->keepalive_retries, "keepaliveEnabled",
+				      env->sock.keepalive, "userTimeoutEnabled",
+				      env->sock.user_timeout));
 	return j;
 }
 

@@ -31,9 +31,8 @@ static int add_pod(const struct cv_pod_view *pod, void *arg)
 	cv_identity_set(&id, cv_str_ref(w->trust_domain), cv_str_ref(w->ns),
 			cv_str_ref(w->service_account));
 	cv_workload_put(&w);
-	grown = holds(&s->now, &id) ?
-			NULL :
-			realloc(s->now.held, (s->now.n + 1) * sizeof(*s->now.held));
+	grown = holds(&s->now, &id) ? NULL :
+				      realloc(s->now.held, (s->now.n + 1) * sizeof(*s->now.held));
 	if (!grown) {
 		cv_identity_fini(&id);
 		return 0;
