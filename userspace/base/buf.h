@@ -9,6 +9,7 @@
  */
 #pragma once
 
+#include <stdarg.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -34,5 +35,9 @@ void cv_buf_commit(struct cv_buf *b, size_t n);
 struct cv_span cv_buf_peek(const struct cv_buf *b);
 void cv_buf_consume(struct cv_buf *b, size_t n); /* an emptied buffer starts at its beginning */
 int cv_buf_append(struct cv_buf *b, const void *data, size_t n); /* -ENOBUFS */
+/* Appends text without its NUL; 0, or -ENOBUFS and nothing was appended. */
+int cv_buf_printf(struct cv_buf *b, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+int cv_buf_vprintf(struct cv_buf *b, const char *fmt, va_list ap)
+	__attribute__((format(printf, 2, 0)));
 /* Give the storage back when empty (idle connections hold no memory). */
 void cv_buf_trim(struct cv_buf *b);

@@ -37,13 +37,13 @@ static inline void cv_close(int *fd)
 		_cv_v;                        \
 	})
 
-#define cv_take_fd(fd)                                                                             \
-	({                                                                                         \
-		int *_cv_fp = &(fd);                                                               \
-		int _cv_f = *_cv_fp;                                                               \
-		*_cv_fp = -1;                                                                      \
-		_cv_f;                                                                             \
+#define cv_take_fd(fd)               \
+	({                           \
+		int *_cv_fp = &(fd); \
+		int _cv_f = *_cv_fp; \
+		*_cv_fp = -1;        \
+		_cv_f;               \
 	})
 
 #define cv_container_of(ptr, type, member) ((type *)((char *)(ptr)-offsetof(type, member)))
-#define CV_ARRAY_SIZE(a) (sizeof(a) / sizeof((a)[0]))
+#define CV_ARRAY_SIZE(a)		   (sizeof(a) / sizeof((a)[0]))

@@ -49,23 +49,23 @@ void cv_log_fields(enum cv_log_level level, const char *target, const char *mess
 		   const struct cv_log_field *fields, size_t n);
 
 /* CV_LOG_TARGET is defined by each .c file before its first include of this header. */
-#define cv_log(level, ...)                                                                         \
-	do {                                                                                       \
-		if (cv_log_enabled(level, CV_LOG_TARGET))                                          \
-			cv_log_write(level, CV_LOG_TARGET, __VA_ARGS__);                           \
+#define cv_log(level, ...)                                               \
+	do {                                                             \
+		if (cv_log_enabled(level, CV_LOG_TARGET))                \
+			cv_log_write(level, CV_LOG_TARGET, __VA_ARGS__); \
 	} while (0)
 #define cv_error(...) cv_log(CV_LOG_ERROR, __VA_ARGS__)
-#define cv_warn(...) cv_log(CV_LOG_WARN, __VA_ARGS__)
-#define cv_info(...) cv_log(CV_LOG_INFO, __VA_ARGS__)
+#define cv_warn(...)  cv_log(CV_LOG_WARN, __VA_ARGS__)
+#define cv_info(...)  cv_log(CV_LOG_INFO, __VA_ARGS__)
 #define cv_debug(...) cv_log(CV_LOG_DEBUG, __VA_ARGS__)
 #define cv_trace(...) cv_log(CV_LOG_TRACE, __VA_ARGS__)
 
 /* `return cv_log_err(r, "attach %s", hook);` logs with the text of -errno r and returns r. */
-#define cv_log_err(r, fmt, ...)                                                                    \
-	({                                                                                         \
-		int _cv_r = (r);                                                                   \
-		cv_error(fmt ": %s", ##__VA_ARGS__, cv_strerror(-_cv_r));                          \
-		_cv_r;                                                                             \
+#define cv_log_err(r, fmt, ...)                                           \
+	({                                                                \
+		int _cv_r = (r);                                          \
+		cv_error(fmt ": %s", ##__VA_ARGS__, cv_strerror(-_cv_r)); \
+		_cv_r;                                                    \
 	})
 /* Thread-safe text of an errno value; static or thread-local storage. */
 const char *cv_strerror(int err);

@@ -1,10 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * TCP sockets inside pods' network namespaces.
+ * TCP sockets inside pods' network namespaces (io/netns.h).
  *
- * A thread enters a namespace by fd and stays there until it enters another one
- * (cv_netns_enter is a no-op when it is there already), so a busy pod costs no setns() per
- * connection. All sockets are non-blocking and close-on-exec, TCP_NODELAY set.
+ * All sockets are non-blocking and close-on-exec, TCP_NODELAY set. Making one leaves the calling
+ * thread in the socket's namespace.
  */
 #pragma once
 
@@ -12,23 +11,7 @@
 #include <stdint.h>
 
 #include "userspace/base/addr.h"
-
-/* A network namespace that is held open; the cookie tells it from others. */
-struct cv_netns {
-	int fd; /* owned */
-	uint64_t cookie; /* SO_NETNS_COOKIE */
-	uint64_t inode;
-};
-
-/* Takes ownership of fd on success. -EINVAL: not a network namespace. */
-int cv_netns_init(struct cv_netns *ns, int fd);
-void cv_netns_fini(struct cv_netns *ns);
-/* The calling thread's own namespace. */
-int cv_netns_self(struct cv_netns *ret);
-/* Switch the calling thread; NULL = the namespace in which the process started. */
-int cv_netns_enter(const struct cv_netns *ns);
-/* If the calling thread is in ns, leave it (before the last reference goes away). */
-void cv_netns_leave(const struct cv_netns *ns);
+#include "userspace/io/netns.h"
 
 /* Keepalive and marks of the daemon's sockets (ztunnel's KEEPALIVE_*, PACKET_MARK). */
 struct cv_sock_config {
@@ -46,6 +29,8 @@ struct cv_listen_opts {
 	bool reuseaddr;
 	uint32_t mark;
 	int backlog; /* 0 = 4096 */
+	const struct cv_sock_config
+		*config; /* keepalive that accepted sockets inherit; NULL = none */
 };
 /* Returns the fd or -errno. */
 int cv_sock_listen(const struct cv_listen_opts *opts);
@@ -53,7 +38,8 @@ int cv_sock_listen(const struct cv_listen_opts *opts);
 struct cv_connect_opts {
 	const struct cv_netns *ns; /* NULL = own */
 	struct cv_sockaddr dst;
-	const struct cv_sockaddr *src; /* bind address; port 0 with IP_BIND_ADDRESS_NO_PORT; NULL = none */
+	const struct cv_sockaddr
+		*src; /* bind address; port 0 with IP_BIND_ADDRESS_NO_PORT; NULL = none */
 	bool transparent; /* IP_TRANSPARENT + IP_FREEBIND for src */
 	const struct cv_sock_config *config;
 	/* Called with the fd after its options are set and before connect(); a negative return
@@ -66,7 +52,8 @@ int cv_sock_connect(const struct cv_connect_opts *opts);
 /* Result of a finished non-blocking connect: 0 or -errno (SO_ERROR). */
 int cv_sock_connect_result(int fd);
 
-/* accept4(); nodelay, and keepalive per config (NULL = none). -EAGAIN when there is none. */
+/* accept4(). Nodelay, and the listener's keepalive, are inherited; config (or NULL) sets keepalive
+ * on this one. -EAGAIN when there is none. */
 int cv_sock_accept(int fd, const struct cv_sock_config *config, struct cv_sockaddr *ret_peer);
 int cv_sock_local(int fd, struct cv_sockaddr *ret);
 int cv_sock_peer(int fd, struct cv_sockaddr *ret);
