@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # shellcheck shell=sh
 #
+# A script that is no test (demo, bench) may source it for the names and the clean-up alone.
 # ktap.sh: what every shell test sources first: KTAP results, names of the run's own, clean-up.
 #
 #	. "${CV_SELFTESTS:-$(dirname "$0")/..}/lib/ktap.sh"
@@ -198,7 +199,7 @@ ktap_exit()
 		[ -z "${ktap_own_tmp:-}" ] || rm -rf "$ktap_own_tmp"
 	fi
 	[ "$ktap_status" != $KTAP_SKIP ] || exit $KTAP_SKIP
-	if [ "$ktap_ran" != "${ktap_planned:-none}" ]; then
+	if [ "$ktap_ran" != "${ktap_planned:-0}" ]; then
 		echo "# planned ${ktap_planned:-nothing}, gave $ktap_ran results, ended with $ktap_status"
 		exit 1
 	fi
