@@ -151,24 +151,26 @@ static void on_quit_request(void *arg)
 
 /* --- stages ----------------------------------------------------------------------------------- */
 
+/* The file is optional: one that is missing means the defaults, until it is made. */
 static int start_settings(struct cv_daemon *d)
 {
-	static const char default_path[] = "/etc/culvert/culvert.yaml";
 	const char *path = d->env.config_path;
 	char error[512];
 	int r;
 
 	cv_settings_init(&d->settings);
-	if (!path && access(default_path, F_OK) < 0)
-		return 0;
-	path = path ? path : default_path;
 	r = cv_settings_read(path, &d->settings, error, sizeof(error));
-	if (r < 0) {
+	if (r < 0 && r != -ENOENT) {
 		cv_error("%s", error);
 		return r;
 	}
-	return cv_settings_watch(&d->settings_watch, d->control, path, &d->settings,
-				 on_settings_changed, d);
+	r = cv_settings_watch(&d->settings_watch, d->control, path, &d->settings,
+			      on_settings_changed, d);
+	if (r == -ENOENT) {
+		cv_debug("%s: no such directory; the defaults stay", path);
+		return 0;
+	}
+	return r;
 }
 
 static void stop_settings(struct cv_daemon *d)
