@@ -14,7 +14,8 @@ struct cv_identity {
 
 enum { CV_IDENTITY_TEXT = 512 };
 
-void cv_identity_set(struct cv_identity *ret, cv_str trust_domain, cv_str ns, cv_str sa); /* takes refs */
+void cv_identity_set(struct cv_identity *ret, cv_str trust_domain, cv_str ns,
+		     cv_str sa); /* takes refs */
 void cv_identity_copy(struct cv_identity *ret, const struct cv_identity *from);
 void cv_identity_fini(struct cv_identity *id);
 bool cv_identity_is_set(const struct cv_identity *id); /* not all three empty */
@@ -26,3 +27,7 @@ const char *cv_identity_text(const struct cv_identity *id, char buf[CV_IDENTITY_
 int cv_identity_of_cert(X509 *cert, struct cv_identity *ret);
 /* Does any SPIFFE URI SAN of the certificate have this trust domain? */
 bool cv_identity_cert_has_trust_domain(X509 *cert, cv_str trust_domain);
+/* Is one of the certificate's SPIFFE URI SANs among these texts? */
+bool cv_identity_cert_has_any(X509 *cert, const cv_str *texts, size_t n);
+/* All its SPIFFE URI SANs, comma separated, cut to size; returns buf. */
+const char *cv_identity_list_of_cert(X509 *cert, char *buf, size_t size);

@@ -21,6 +21,7 @@ struct cv_store_opts {
 	const char *node; /* NODE_NAME; NULL = every workload counts as local */
 };
 int cv_store_new(struct cv_store **ret, const struct cv_store_opts *opts);
+/* After the workers have ended. */
 void cv_store_free(struct cv_store **s);
 
 enum cv_delta_kind { CV_DELTA_WORKLOAD, CV_DELTA_SERVICE, CV_DELTA_POLICY };
@@ -36,8 +37,9 @@ struct cv_delta {
 		void *object;
 	};
 };
-/* Control thread. Applies a batch as one change: removals before additions, endpoints joined once per
- * service, then the subscribers are called once. Never fails: objects were validated. */
+/* Control thread. Applies a batch as one change: removals before additions (of policies: after),
+ * endpoints joined once per service, then the subscribers are called once. Takes the objects
+ * (and clears them), the keys stay the caller's. Never fails: objects were validated. */
 void cv_store_apply(struct cv_store *s, struct cv_delta *deltas, size_t n);
 
 /* The first whole state is in (file loaded, xDS warm): listeners may accept. */
@@ -54,7 +56,9 @@ struct cv_store_change {
 typedef void (*cv_store_fn)(const struct cv_store_change *change, void *arg);
 void cv_store_subscribe(struct cv_store *s, cv_store_fn fn, void *arg);
 uint64_t cv_store_version(const struct cv_store *s); /* counts applies */
-uint64_t cv_store_policy_version(const struct cv_store *s); /* counts applies that touched policies or workloads' policy lists */
+uint64_t cv_store_policy_version(
+	const struct cv_store
+		*s); /* counts applies that touched policies or workloads' policy lists */
 
 cv_str cv_store_network(const struct cv_store *s);
 cv_str cv_store_node(const struct cv_store *s);
@@ -81,24 +85,30 @@ size_t cv_store_services_at_vip(struct cv_store *s, cv_str network, const struct
 				struct cv_service **ret, size_t max);
 struct cv_policy *cv_store_policy_by_key(struct cv_store *s, cv_str key);
 
-/* Policies that apply to a destination workload: global, its namespace's, its own list.
- * A consistent, reference-counted snapshot. `refused` = a policy of this scope was refused and
- * has no last good version: deny. */
+/* Policies that apply to a destination workload: global, its namespace's, its own list; each
+ * once. References. The workload's current record counts when there is one, so that an older
+ * snapshot of it may be asked about. */
 struct cv_policy_set {
 	struct cv_policy **policies;
 	size_t n;
 	bool missing; /* the workload lists a policy that is not in the store: closed */
+	cv_str missing_key; /* the first such policy */
 };
-void cv_store_policies_for(struct cv_store *s, const struct cv_workload *w, struct cv_policy_set *ret);
+void cv_store_policies_for(struct cv_store *s, const struct cv_workload *w,
+			   struct cv_policy_set *ret);
 void cv_policy_set_fini(struct cv_policy_set *set);
 
 /* Walks; fn returns non-zero to stop (the walk returns it). Objects are borrowed. */
-int cv_store_workload_each(struct cv_store *s, int (*fn)(struct cv_workload *w, void *arg), void *arg);
-int cv_store_service_each(struct cv_store *s, int (*fn)(struct cv_service *svc, void *arg), void *arg);
-int cv_store_policy_each(struct cv_store *s, int (*fn)(cv_str key, struct cv_policy *p, void *arg), void *arg);
-/* Endpoints of services that do not exist yet: fn per (service, endpoint). */
+int cv_store_workload_each(struct cv_store *s, int (*fn)(struct cv_workload *w, void *arg),
+			   void *arg);
+int cv_store_service_each(struct cv_store *s, int (*fn)(struct cv_service *svc, void *arg),
+			  void *arg);
+int cv_store_policy_each(struct cv_store *s, int (*fn)(cv_str key, struct cv_policy *p, void *arg),
+			 void *arg);
+/* Control thread: endpoints of services that do not exist yet: fn per (service, endpoint). */
 int cv_store_staged_each(struct cv_store *s,
-			 int (*fn)(const struct cv_ns_host *svc, const struct cv_service_endpoint *e, void *arg),
+			 int (*fn)(const struct cv_ns_host *svc,
+				   const struct cv_service_endpoint *e, void *arg),
 			 void *arg);
 
 /* Wait for a local workload: fn runs once, on worker `w`, when a workload of this namespace/name

@@ -29,6 +29,8 @@ struct cv_port_map {
 };
 /* Returns the target port, -ENOENT when service_port is not in the map. */
 int cv_port_map_find(const struct cv_port_map *m, uint16_t service_port);
+bool cv_port_map_eq(const struct cv_port_map *a, const struct cv_port_map *b);
+void cv_port_map_copy(struct cv_port_map *ret, const struct cv_port_map *from);
 
 struct cv_network_addr {
 	cv_str network;
@@ -52,6 +54,7 @@ struct cv_gateway {
 	struct cv_ns_host host; /* when by_host */
 	uint16_t hbone_port;
 };
+void cv_gateway_fini(struct cv_gateway *g);
 
 struct cv_locality {
 	cv_str region, zone, subzone;
@@ -162,6 +165,9 @@ struct cv_match {
 	size_t nr_destination_ports, nr_not_destination_ports;
 	bool unclear;
 };
+/* No list holds anything: such a match never matches. */
+bool cv_match_is_empty(const struct cv_match *m);
+
 struct cv_clause { /* OR of matches; none = matches */
 	struct cv_match *matches;
 	size_t n;
@@ -188,6 +194,8 @@ void cv_workload_put(struct cv_workload **w);
 struct cv_service *cv_service_new(void);
 struct cv_service *cv_service_ref(struct cv_service *s);
 void cv_service_put(struct cv_service **s);
+/* A new service like `from`, without endpoints. */
+struct cv_service *cv_service_copy_bare(const struct cv_service *from);
 struct cv_policy *cv_policy_new(void);
 struct cv_policy *cv_policy_ref(struct cv_policy *p);
 void cv_policy_put(struct cv_policy **p);
