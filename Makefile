@@ -121,7 +121,7 @@ UNIT_TESTS := $(patsubst %.c,$(O)/%,$(wildcard selftests/unit/test_*.c))
 BPF_TESTS := $(patsubst %.c,$(O)/%,$(wildcard selftests/bpf/test_*.c))
 FUZZ_TESTS := $(patsubst %.c,$(O)/%,$(wildcard selftests/fuzz/fuzz_*.c))
 # One program a file: what tests, demo and bench run beside culvert.
-HELPERS := $(patsubst %.c,$(O)/%,$(wildcard $(addprefix selftests/,tools/*.c demo/*.c bench/*.c)))
+HELPERS := $(patsubst %.c,$(O)/%,$(wildcard $(addprefix selftests/,tools/*.c bookinfo/*.c bench/*.c)))
 
 # ---- BPF ---------------------------------------------------------------------------------------
 
