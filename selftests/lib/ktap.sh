@@ -11,8 +11,8 @@
 #
 # Run by selftests/run, a test gets CV_RUN, CV_TMP, CV_SELFTESTS, CV_TOOLS, CULVERTD and CULVERTCTL
 # from the environment; started by hand it makes its own. Every name of a namespace, device, cgroup,
-# pin or file holds CV_RUN, so that two runs on one machine do not meet. KEEP=1 leaves all of it up. A script
-# that is no test (demo, bench) may source this for the names and the clean-up alone.
+# pin or file holds CV_RUN, so that two runs on one machine do not meet. KEEP=1 leaves all of it up.
+# A script that is no test (demo, bench) may source this for the names and the clean-up alone.
 
 KTAP_SKIP=4
 
