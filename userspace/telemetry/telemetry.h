@@ -35,7 +35,7 @@ const char *cv_metric_escape(const char *value, char *buf, size_t size);
 /* The whole exposition, for the server and for tests; free() it. */
 char *cv_metrics_text(struct cv_telemetry *t);
 
-/* --- live and closed connections as JSON: arrays of objects, see admin.c for the shape --- */
+/* --- live and closed connections as JSON: arrays of objects, see connections.c for the shape --- */
 json_t *cv_connections_json(struct cv_telemetry *t); /* live */
 json_t *cv_flows_json(struct cv_telemetry *t); /* live and recently closed, with tier and bytes */
 /* connections of one pod as config_dump's workloadState has them: {inbound:[…],outbound:[…]} */
@@ -45,6 +45,8 @@ json_t *cv_pod_connections_json(struct cv_telemetry *t, const char *pod_uid);
 /* Tasks by name; ready when none is pending. Any thread. Completion logs at info with the time. */
 void cv_ready_add(struct cv_telemetry *t, const char *task);
 void cv_ready_done(struct cv_telemetry *t, const char *task);
+/* Names of the tasks that are not done, sorted: an array, a new reference. */
+json_t *cv_ready_pending(struct cv_telemetry *t);
 
 /* --- HTTP servers --- */
 /* Every address is bound at call time; -errno. Paths: GET /metrics and /stats/prometheus;

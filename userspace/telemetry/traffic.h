@@ -34,6 +34,8 @@ enum cv_flag {
 	CV_FLAG_NR,
 };
 const char *cv_flag_text(enum cv_flag flag);
+/* The value of the label `tier`; "none" for what is no tier. */
+const char *cv_tier_text(enum cv_tier tier);
 
 /* Everything that labels and log fields are made of. Borrowed during the call. */
 struct cv_traffic_info {
