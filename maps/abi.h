@@ -46,7 +46,7 @@ enum cv_port {
 /* The fast path's routing mark: one bit, added to whatever the application set, and the
  * policy-routing table that it selects inside the pod (`ip rule fwmark BIT/BIT lookup TABLE`). */
 #define CV_FASTPATH_MARK 0x20000000u
-#define CV_ROUTE_TABLE 15001
+#define CV_ROUTE_TABLE	 15001
 /* Priority of culvert's `ip rule` entries, before the kernel's main table rule (32766). */
 #define CV_RULE_PRIORITY 15001
 

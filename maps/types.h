@@ -17,7 +17,7 @@
 
 /* An IP address; IPv4 is kept v4-mapped so that one code path serves both families. */
 struct cv_addr {
-	__u8 b[16];
+	__u8 b[16] __attribute__((aligned(4)));
 };
 
 /* A connection as its initiator sees it, whichever side looks it up. */
@@ -33,7 +33,8 @@ struct cv_tuple {
 enum cv_tier {
 	CV_TIER_NONE = 0, /* not decided yet */
 	CV_TIER_TLS = 1, /* through the daemon in HBONE */
-	CV_TIER_RELAY = 2, /* through the daemon without TLS; reserved for waypoints and rules that BPF cannot answer */
+	CV_TIER_RELAY =
+		2, /* through the daemon without TLS; reserved for waypoints and rules that BPF cannot answer */
 	CV_TIER_DIRECT = 3, /* plain TCP, pod to pod, admitted by the kernel */
 	CV_TIER_ACCELERATED = 4, /* direct, payload redirected socket to socket; reserved */
 	CV_TIER_PASSTHROUGH = 5, /* through the daemon as plain TCP */
@@ -59,6 +60,7 @@ enum cv_kind {
 	CV_KIND_DAEMON_LEG = 6, /* the daemon's own leg towards the pod's application */
 	CV_KIND_LEG_PEER = 7, /* application side of a CV_KIND_DAEMON_LEG */
 	CV_KIND_SELF = 8, /* loopback, or the pod to its own address: not ours to judge */
+	CV_KIND_ACCEPTED = 9, /* passive side of any other connection of an enrolled pod */
 	CV_KIND_NR,
 };
 
@@ -66,14 +68,30 @@ enum cv_kind {
 struct cv_pod {
 	__u32 pod; /* number, 1 … CV_MAX_PODS-1; index of cv_listeners; 0 is never used */
 	__u32 flags; /* CV_POD_* */
-	__u32 lo_ifindex; /* always 1 in a network namespace; kept for the reader */
-	__u32 nr_attested; /* live entries of this pod in cv_attested */
+	__u32 pad[2];
 	__u64 netns_cookie;
 	char name[64]; /* "namespace/name", NUL-terminated, cut when longer; for the reader of a dump */
 };
 
+/* While CV_POD_CAPTURE is off everything passes, and what connects or is accepted is marked
+ * CV_KIND_OLDER. So an enrolment that adds the entry without the flag, runs mark_older and then
+ * sets the flag leaves no connection unmarked in between. */
 enum cv_pod_flags {
 	CV_POD_CAPTURE = 1 << 0, /* capture is on; off while the pod is being enrolled or removed */
+};
+
+/* .data.pod: the pod that one instance of pod_egress or pod_lookup works for. pod 0, or a cookie
+ * that cv_pods does not know, passes everything. */
+struct cv_pod_data {
+	__u32 pod; /* number, as in struct cv_pod */
+	__u32 pad;
+	__u64 netns_cookie; /* key of cv_pods */
+};
+
+/* cv_usage: what a pod holds now, by pod number; slot 0 is the node's own namespace. */
+struct cv_usage_entry {
+	__u32 attested; /* live entries of cv_attested with this src_pod */
+	__u32 pad;
 };
 
 /* cv_workloads: which enrolled pod owns an address. */
@@ -148,7 +166,7 @@ struct cv_attested_entry {
 	struct cv_addr endpoint; /* endpoint that connect() chose; zero = none */
 	__be16 vip_port;
 	__be16 endpoint_port;
-	__u32 pad;
+	__u32 swept; /* cv_control.sweep when its socket was last seen alive */
 };
 
 /* cv_flows: record of a direct (or probe) connection, keyed by the initiator's socket
@@ -163,12 +181,12 @@ struct cv_flow_entry {
 	__u32 kind;
 	__u32 tier;
 	__u32 generation;
-	__u32 pad;
+	__u32 swept; /* cv_control.sweep when its socket was last seen alive */
 	__u64 opened_ns; /* CONNECT_CB */
 	__u64 established_ns; /* 0 = never */
 	__u64 closed_ns; /* 0 = still open */
-	__u64 sent_bytes; /* initiator -> responder, payload; valid once closed */
-	__u64 received_bytes; /* responder -> initiator, payload; valid once closed */
+	__u64 sent_bytes; /* initiator -> responder, payload; of the last sweep until closed */
+	__u64 received_bytes; /* responder -> initiator, payload; of the last sweep until closed */
 };
 
 enum cv_flow_state {
@@ -188,7 +206,12 @@ struct cv_sk_entry {
 	struct cv_addr endpoint; /* chosen endpoint; zero = none */
 	__be16 vip_port;
 	__be16 endpoint_port;
-	__u32 attested; /* 1 = an entry of cv_attested is ours and is removed at close */
+	__u32 flags; /* CV_SK_* */
+};
+
+enum cv_sk_flags {
+	CV_SK_ATTESTED = 1 << 0, /* an entry of cv_attested is ours and is removed at close */
+	CV_SK_MARKED = 1 << 1, /* CV_FASTPATH_MARK in SO_MARK is ours, not the application's */
 };
 
 /* cv_control: one entry, the daemon's run-time switches. */
@@ -198,7 +221,7 @@ struct cv_control_entry {
 	__u32 pods_cgroup_level; /* its ancestor level for bpf_get_current_ancestor_cgroup_id */
 	__u32 generation; /* counts compiled policy generations */
 	__u32 flags; /* CV_CONTROL_* */
-	__u32 pad;
+	__u32 sweep; /* number of the sweep that runs or ran last, see sweep_attested */
 };
 
 enum cv_control_flags {
@@ -216,3 +239,20 @@ struct cv_event {
 	__u32 pad;
 	__u64 cookie; /* key of cv_flows */
 };
+
+/* .rodata of the programs: what the loader found out about this kernel before it loaded them. */
+struct cv_config {
+	__u8 set_retval; /* bpf_set_retval may be called in cgroup/connect4 and connect6 */
+	__u8 pad[7];
+};
+
+_Static_assert(sizeof(struct cv_tuple) == 40, "cv_tuple has holes");
+_Static_assert(sizeof(struct cv_pod) == 88, "cv_pod has holes");
+_Static_assert(sizeof(struct cv_pod_data) == 16, "cv_pod_data has holes");
+_Static_assert(sizeof(struct cv_service_key) == 24, "cv_service_key has holes");
+_Static_assert(sizeof(struct cv_endpoint_entry) == 24, "cv_endpoint_entry has holes");
+_Static_assert(sizeof(struct cv_verdict_key) == 16, "cv_verdict_key has holes");
+_Static_assert(sizeof(struct cv_attested_entry) == 80, "cv_attested_entry has holes");
+_Static_assert(sizeof(struct cv_flow_entry) == 128, "cv_flow_entry has holes");
+_Static_assert(sizeof(struct cv_sk_entry) == 56, "cv_sk_entry has holes");
+_Static_assert(sizeof(struct cv_control_entry) == 32, "cv_control_entry has holes");

@@ -1,0 +1,69 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * The table of attested connections: in and out, with each pod's share of it counted.
+ */
+#pragma once
+
+#include "bpf/lib/verdict.h"
+#include "maps/maps.bpf.h"
+
+static __always_inline void usage_put(__u32 pod)
+{
+	struct cv_usage_entry *u = bpf_map_lookup_elem(&cv_usage, &pod);
+
+	if (u)
+		__sync_fetch_and_add(&u->attested, -1);
+}
+
+static __always_inline bool usage_get(__u32 pod)
+{
+	struct cv_usage_entry *u = bpf_map_lookup_elem(&cv_usage, &pod);
+
+	if (!u)
+		return false;
+	if (__sync_fetch_and_add(&u->attested, 1) < CV_MAX_ATTESTED_POD)
+		return true;
+	usage_put(pod);
+	return false;
+}
+
+/* Adds an entry on a tuple that has none; false when it does not fit. */
+static __always_inline bool attest(const struct cv_tuple *t, const struct cv_attested_entry *e)
+{
+	if (!usage_get(e->src_pod))
+		return false;
+	if (!bpf_map_update_elem(&cv_attested, t, e, BPF_NOEXIST))
+		return true;
+	usage_put(e->src_pod);
+	return false;
+}
+
+/* Removes whatever an earlier connection left on this tuple. Whoever connects now owns it; an
+ * entry of another namespace is one that a reused or a stolen address would have inherited. */
+static __always_inline void attest_clear(const struct cv_tuple *t, __u32 pod)
+{
+	const struct cv_attested_entry *e = bpf_map_lookup_elem(&cv_attested, t);
+	__u32 owner;
+
+	if (!e)
+		return;
+	owner = e->src_pod;
+	if (bpf_map_delete_elem(&cv_attested, t))
+		return;
+	usage_put(owner);
+	if (owner != pod)
+		count(CV_REASON_TUPLE_STOLEN);
+}
+
+/* Removes the entry of the socket that closes, if it is still its own. */
+static __always_inline void attest_end(const struct cv_tuple *t, __u64 cookie)
+{
+	const struct cv_attested_entry *e = bpf_map_lookup_elem(&cv_attested, t);
+	__u32 owner;
+
+	if (!e || e->cookie != cookie)
+		return;
+	owner = e->src_pod;
+	if (!bpf_map_delete_elem(&cv_attested, t))
+		usage_put(owner);
+}

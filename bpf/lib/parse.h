@@ -1,0 +1,237 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * From a frame to its TCP header. What decides is the frame that the next hop will see: neither
+ * skb->protocol, which a packet socket may choose, nor a fixed header length, which an
+ * unprivileged IP_OPTIONS or IPV6_RTHDR changes, is taken at its word.
+ */
+#pragma once
+
+#include "bpf/lib/flow.h"
+
+enum cv_parse_limit {
+	CV_MAX_VLAN_TAGS = 2,
+	CV_MAX_EXT_HEADERS = 8,
+};
+
+enum tcp_flag {
+	CV_TCP_SYN = 0x02,
+	CV_TCP_RST = 0x04,
+	CV_TCP_ACK = 0x10,
+};
+
+/* One TCP segment; offsets count from the start of the frame. */
+struct cv_segment {
+	struct cv_tuple tuple; /* as the header has it: src is the sender */
+	__u32 l3; /* 0 on devices without link-layer header */
+	__u32 l4;
+	__u32 seq; /* host order */
+	__be32 ack; /* network order */
+	__be16 offset_flags; /* bytes 12 and 13 of the TCP header, network order */
+	__u8 flags; /* CV_TCP_* */
+	bool has_payload;
+	bool v6;
+	bool is_fragment; /* the first of several */
+};
+
+struct eth_wire {
+	__u8 dst[ETH_ALEN_BYTES];
+	__u8 src[ETH_ALEN_BYTES];
+	__be16 proto;
+};
+
+struct vlan_wire {
+	__be16 tci;
+	__be16 proto;
+};
+
+struct ip4_wire {
+	__u8 version_ihl;
+	__u8 tos;
+	__be16 len;
+	__be16 id;
+	__be16 frag;
+	__u8 ttl;
+	__u8 proto;
+	__be16 check;
+	__be32 src;
+	__be32 dst;
+};
+
+struct ip6_wire {
+	__be32 version_flow;
+	__be16 len;
+	__u8 next;
+	__u8 hops;
+	__be32 src[4];
+	__be32 dst[4];
+};
+
+/* Common start of hop-by-hop, routing and destination options; a fragment header has `off`. */
+struct ext_wire {
+	__u8 next;
+	__u8 len; /* in 8 bytes, without the first 8 */
+	__be16 off;
+	__be32 id;
+};
+
+struct tcp_wire {
+	__be16 sport;
+	__be16 dport;
+	__be32 seq;
+	__be32 ack;
+	__be16 offset_flags;
+	__be16 window;
+	__be16 check;
+	__be16 urgent;
+};
+
+static __always_inline bool is_ip(__be16 proto)
+{
+	return proto == bpf_htons(ETH_P_IP) || proto == bpf_htons(ETH_P_IPV6);
+}
+
+static __always_inline bool is_vlan(__be16 proto)
+{
+	return proto == bpf_htons(ETH_P_8021Q) || proto == bpf_htons(ETH_P_8021AD);
+}
+
+/* Finds the network header: its offset in s->l3, its protocol in ret_proto. */
+static __always_inline enum cv_reason parse_link(struct __sk_buff *skb, struct cv_segment *s,
+						 __be16 *ret_proto)
+{
+	struct eth_wire eth;
+	struct vlan_wire vlan;
+
+	if (bpf_skb_load_bytes(skb, 0, &eth, sizeof(eth)))
+		return CV_REASON_NOT_TCP;
+	s->l3 = sizeof(eth);
+	for (int i = 0; i < CV_MAX_VLAN_TAGS && is_vlan(eth.proto); i++) {
+		if (bpf_skb_load_bytes(skb, s->l3, &vlan, sizeof(vlan)))
+			return CV_REASON_NOT_TCP;
+		s->l3 += sizeof(vlan);
+		eth.proto = vlan.proto;
+	}
+	if (is_vlan(eth.proto))
+		return CV_REASON_MALFORMED;
+	/* A tunnel device has no link-layer header: its packets start with the IP header. */
+	if (!is_ip(eth.proto) && is_ip(skb->protocol)) {
+		s->l3 = 0;
+		eth.proto = skb->protocol;
+	}
+	*ret_proto = eth.proto;
+	return CV_REASON_NONE;
+}
+
+static __always_inline enum cv_reason parse_ip4(struct __sk_buff *skb, struct cv_segment *s)
+{
+	struct ip4_wire ip;
+	__u32 header;
+
+	if (bpf_skb_load_bytes(skb, s->l3, &ip, sizeof(ip)) || ip.version_ihl >> 4 != 4)
+		return CV_REASON_NOT_TCP;
+	if (ip.proto != IPPROTO_TCP)
+		return CV_REASON_NOT_TCP;
+	if (ip.frag & bpf_htons(0x1fff))
+		return CV_REASON_FRAGMENT;
+	header = (ip.version_ihl & 0x0f) * 4;
+	if (header < sizeof(ip))
+		return CV_REASON_MALFORMED;
+	s->is_fragment = ip.frag & bpf_htons(0x2000);
+	s->l4 = s->l3 + header;
+	addr_from_v4(&s->tuple.src, ip.src);
+	addr_from_v4(&s->tuple.dst, ip.dst);
+	return CV_REASON_NONE;
+}
+
+static __always_inline bool is_extension(__u8 next)
+{
+	return next == IPPROTO_HOPOPTS || next == IPPROTO_ROUTING || next == IPPROTO_DSTOPTS ||
+	       next == IPPROTO_FRAGMENT;
+}
+
+/* Walks the extension headers; s->l4 comes in as the offset of the first. */
+static __always_inline enum cv_reason skip_extensions(struct __sk_buff *skb, struct cv_segment *s,
+						      __u8 next)
+{
+	struct ext_wire ext;
+
+	for (int i = 0; i < CV_MAX_EXT_HEADERS && is_extension(next); i++) {
+		if (bpf_skb_load_bytes(skb, s->l4, &ext, sizeof(ext)))
+			return CV_REASON_MALFORMED;
+		if (next == IPPROTO_FRAGMENT) {
+			s->is_fragment = ext.off & bpf_htons(0xfff9);
+			if (ext.off & bpf_htons(0xfff8))
+				return ext.next == IPPROTO_TCP || is_extension(ext.next) ?
+					       CV_REASON_FRAGMENT :
+					       CV_REASON_NOT_TCP;
+			s->l4 += sizeof(ext);
+		} else {
+			s->l4 += (ext.len + 1) * 8;
+		}
+		next = ext.next;
+	}
+	if (is_extension(next))
+		return CV_REASON_MALFORMED;
+	return next == IPPROTO_TCP ? CV_REASON_NONE : CV_REASON_NOT_TCP;
+}
+
+static __always_inline enum cv_reason parse_ip6(struct __sk_buff *skb, struct cv_segment *s)
+{
+	struct ip6_wire ip;
+
+	if (bpf_skb_load_bytes(skb, s->l3, &ip, sizeof(ip)) ||
+	    (ip.version_flow & bpf_htonl(0xf0000000)) != bpf_htonl(0x60000000))
+		return CV_REASON_NOT_TCP;
+	s->v6 = true;
+	s->l4 = s->l3 + sizeof(ip);
+	addr_from_words(&s->tuple.src, ip.src[0], ip.src[1], ip.src[2], ip.src[3]);
+	addr_from_words(&s->tuple.dst, ip.dst[0], ip.dst[1], ip.dst[2], ip.dst[3]);
+	return skip_extensions(skb, s, ip.next);
+}
+
+static __always_inline enum cv_reason parse_tcp(struct __sk_buff *skb, struct cv_segment *s)
+{
+	struct tcp_wire tcp;
+	__u32 header;
+
+	if (bpf_skb_load_bytes(skb, s->l4, &tcp, sizeof(tcp)))
+		return CV_REASON_MALFORMED;
+	header = (bpf_ntohs(tcp.offset_flags) >> 12) * 4;
+	if (header < sizeof(tcp) || s->l4 + header > skb->len)
+		return CV_REASON_MALFORMED;
+	s->tuple.sport = tcp.sport;
+	s->tuple.dport = tcp.dport;
+	s->seq = bpf_ntohl(tcp.seq);
+	s->ack = tcp.ack;
+	s->offset_flags = tcp.offset_flags;
+	s->flags = bpf_ntohs(tcp.offset_flags) & 0xff;
+	s->has_payload = skb->len > s->l4 + header;
+	return CV_REASON_NONE;
+}
+
+/* CV_REASON_NONE and a filled *s, or why there is none: NOT_TCP, MALFORMED, or FRAGMENT for the
+ * second and later fragments. *s comes in zeroed. */
+static __always_inline enum cv_reason parse_segment(struct __sk_buff *skb, struct cv_segment *s)
+{
+	enum cv_reason why;
+	__be16 proto;
+
+	why = parse_link(skb, s, &proto);
+	if (why)
+		return why;
+	if (proto == bpf_htons(ETH_P_IP))
+		why = parse_ip4(skb, s);
+	else if (proto == bpf_htons(ETH_P_IPV6))
+		why = parse_ip6(skb, s);
+	else
+		why = CV_REASON_NOT_TCP;
+	if (why)
+		return why;
+	return parse_tcp(skb, s);
+}
+
+/* Does it open a connection? */
+static __always_inline bool segment_is_syn(const struct cv_segment *s)
+{
+	return (s->flags & (CV_TCP_SYN | CV_TCP_ACK | CV_TCP_RST)) == CV_TCP_SYN;
+}

@@ -1,0 +1,239 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * The devices of a pod. pod_egress is the enforcement behind the fast path: nothing of TCP leaves
+ * the pod that is not a known socket's, and what should have gone to the daemon goes there now.
+ * pod_ingress guards attested tuples against whoever else sends on them. Both fail closed for
+ * TCP and leave everything else alone.
+ */
+#include "vmlinux.h"
+
+#include <bpf/bpf_helpers.h>
+
+#include "bpf/lib/instance.h"
+#include "bpf/lib/parse.h"
+#include "bpf/lib/verdict.h"
+
+/* Offsets that are rewritten when a SYN becomes its own refusal. */
+enum {
+	ETH_SRC_OFF = ETH_ALEN_BYTES,
+	IP4_SRC_OFF = 12,
+	IP6_SRC_OFF = 8,
+	TCP_SEQ_OFF = 4,
+	TCP_FLAGS_OFF = 12,
+	TCP_CHECK_OFF = 16,
+};
+
+static __always_inline enum cv_kind socket_kind(struct bpf_sock *sk)
+{
+	const struct cv_sk_entry *st = sk ? bpf_sk_storage_get(&cv_sk, sk, 0, 0) : 0;
+
+	return st ? st->kind : CV_KIND_NONE;
+}
+
+/* Into lo, as if it came from there; routing by mark makes any address local. */
+static __always_inline int to_daemon(struct __sk_buff *skb, const struct cv_segment *s,
+				     enum cv_reason reason)
+{
+	__u8 no_mac[ETH_ALEN_BYTES] = {};
+	__be16 proto = skb->protocol;
+
+	if (!s->l3) {
+		if (bpf_skb_change_head(skb, ETH_HLEN_BYTES, 0) ||
+		    bpf_skb_store_bytes(skb, 2 * ETH_ALEN_BYTES, &proto, sizeof(proto), 0))
+			return tc_drop(CV_REASON_MALFORMED);
+	}
+	/* With the gateway's address it would be another host's packet. */
+	if (bpf_skb_store_bytes(skb, 0, no_mac, sizeof(no_mac), 0))
+		return tc_drop(CV_REASON_MALFORMED);
+	skb->mark |= CV_FASTPATH_MARK;
+	return tc_redirect(LOOPBACK_IFINDEX, reason);
+}
+
+static __always_inline void swap_macs(struct __sk_buff *skb)
+{
+	struct eth_wire eth;
+
+	if (bpf_skb_load_bytes(skb, 0, &eth, sizeof(eth)))
+		return;
+	bpf_skb_store_bytes(skb, 0, eth.src, sizeof(eth.src), 0);
+	bpf_skb_store_bytes(skb, ETH_SRC_OFF, eth.dst, sizeof(eth.dst), 0);
+}
+
+/* Swapping addresses and ports leaves every checksum as it is. */
+static __always_inline void swap_ends(struct __sk_buff *skb, const struct cv_segment *s)
+{
+	__be16 ports[2] = { s->tuple.dport, s->tuple.sport };
+	struct cv_addr addrs[2] = { s->tuple.dst, s->tuple.src };
+
+	if (s->v6) {
+		bpf_skb_store_bytes(skb, s->l3 + IP6_SRC_OFF, addrs, sizeof(addrs), 0);
+	} else {
+		__be32 v4[2] = { addr_word(&addrs[0], 3), addr_word(&addrs[1], 3) };
+
+		bpf_skb_store_bytes(skb, s->l3 + IP4_SRC_OFF, v4, sizeof(v4), 0);
+	}
+	bpf_skb_store_bytes(skb, s->l4, ports, sizeof(ports), 0);
+}
+
+/* Turns a SYN into the RST|ACK that answers it, received on the same device: the kernel would
+ * send none from an address that is not local, and connect() would hang. */
+static __always_inline int refuse(struct __sk_buff *skb, const struct cv_segment *s,
+				  enum cv_reason reason)
+{
+	__be32 seq_ack[2] = { 0, bpf_htonl(s->seq + 1) };
+	__be16 flags = (s->offset_flags & bpf_htons(0xf000)) | bpf_htons(CV_TCP_RST | CV_TCP_ACK);
+	__u32 check = s->l4 + TCP_CHECK_OFF;
+
+	bpf_l4_csum_replace(skb, check, bpf_htonl(s->seq), seq_ack[0], sizeof(__be32));
+	bpf_l4_csum_replace(skb, check, s->ack, seq_ack[1], sizeof(__be32));
+	bpf_l4_csum_replace(skb, check, s->offset_flags, flags, sizeof(__be16));
+	bpf_skb_store_bytes(skb, s->l4 + TCP_SEQ_OFF, seq_ack, sizeof(seq_ack), 0);
+	bpf_skb_store_bytes(skb, s->l4 + TCP_FLAGS_OFF, &flags, sizeof(flags), 0);
+	swap_ends(skb, s);
+	if (s->l3)
+		swap_macs(skb);
+	return tc_redirect(skb->ifindex, reason);
+}
+
+/* Does the IP header name the peer of the socket that sent it? A source route, which needs no
+ * privilege, would carry an admitted connection's payload elsewhere. */
+static __always_inline bool names_peer(struct bpf_sock *sk, const struct cv_segment *s)
+{
+	struct cv_addr peer;
+
+	if (sk->family == AF_INET)
+		addr_from_v4(&peer, sk->dst_ip4);
+	else
+		addr_from_words(&peer, sk->dst_ip6[0], sk->dst_ip6[1], sk->dst_ip6[2],
+				sk->dst_ip6[3]);
+	return addr_equal(&peer, &s->tuple.dst);
+}
+
+/* Is the header of the shortest form, without options and extension headers? */
+static __always_inline bool has_plain_header(struct __sk_buff *skb)
+{
+	struct eth_wire eth;
+	struct ip6_wire ip6;
+	__u8 version_ihl;
+
+	if (bpf_skb_load_bytes(skb, 0, &eth, sizeof(eth)))
+		return false;
+	if (eth.proto == bpf_htons(ETH_P_IP))
+		return !bpf_skb_load_bytes(skb, sizeof(eth), &version_ihl, 1) &&
+		       version_ihl == 0x45;
+	return eth.proto == bpf_htons(ETH_P_IPV6) &&
+	       !bpf_skb_load_bytes(skb, sizeof(eth), &ip6, sizeof(ip6)) && ip6.next == IPPROTO_TCP;
+}
+
+/* No storage and no SYN: RSTs and TIME_WAIT ACKs have no full socket, and so has what a packet
+ * socket sends. If somebody in this namespace would receive it, it is the daemon. */
+static __always_inline int stray(struct __sk_buff *skb, const struct cv_segment *s)
+{
+	struct bpf_sock_tuple t = {};
+	struct bpf_sock *sk;
+	__u32 size, state;
+
+	if (s->v6) {
+		size = sizeof(t.ipv6);
+		__builtin_memcpy(t.ipv6.saddr, &s->tuple.src, sizeof(t.ipv6.saddr));
+		__builtin_memcpy(t.ipv6.daddr, &s->tuple.dst, sizeof(t.ipv6.daddr));
+		t.ipv6.sport = s->tuple.sport;
+		t.ipv6.dport = s->tuple.dport;
+	} else {
+		size = sizeof(t.ipv4);
+		t.ipv4.saddr = addr_word(&s->tuple.src, 3);
+		t.ipv4.daddr = addr_word(&s->tuple.dst, 3);
+		t.ipv4.sport = s->tuple.sport;
+		t.ipv4.dport = s->tuple.dport;
+	}
+	sk = bpf_skc_lookup_tcp(skb, &t, size, BPF_F_CURRENT_NETNS, 0);
+	if (sk) {
+		state = sk->state;
+		bpf_sk_release(sk);
+		if (state != BPF_TCP_LISTEN)
+			return to_daemon(skb, s, CV_REASON_LEG_ANSWER);
+	}
+	return s->has_payload ? tc_drop(CV_REASON_NO_SOCKET) : tc_next(CV_REASON_NO_PAYLOAD);
+}
+
+static __always_inline int judge_segment(struct __sk_buff *skb, struct bpf_sock *sk,
+					 enum cv_kind kind, __u32 pod)
+{
+	struct cv_segment s = {};
+	enum cv_reason why = parse_segment(skb, &s);
+
+	if (why == CV_REASON_NOT_TCP)
+		return tc_next(why);
+	if (why)
+		return tc_drop(why);
+	if (s.is_fragment)
+		return tc_drop(CV_REASON_FRAGMENT);
+	if (kind == CV_KIND_DIRECT || kind == CV_KIND_ACCEPTED)
+		return sk && names_peer(sk, &s) ? tc_next(CV_REASON_DIRECT) :
+						  tc_drop(CV_REASON_SOURCE_ROUTED);
+	if (skb->ingress_ifindex)
+		return segment_is_syn(&s) ? refuse(skb, &s, CV_REASON_FORWARDED) :
+					    tc_drop(CV_REASON_FORWARDED);
+	if (addr_pod(&s.tuple.src) != pod)
+		return tc_drop(CV_REASON_FORGED_SOURCE);
+	if (segment_is_syn(&s))
+		return listener_is_up(pod, CV_LISTENER_OUTBOUND) ?
+			       to_daemon(skb, &s, CV_REASON_REDIRECTED) :
+			       refuse(skb, &s, CV_REASON_NO_LISTENER);
+	if (kind == CV_KIND_CAPTURED || kind == CV_KIND_LEG_PEER)
+		return to_daemon(skb, &s, CV_REASON_REDIRECTED);
+	return stray(skb, &s);
+}
+
+SEC("tc")
+int pod_egress(struct __sk_buff *skb)
+{
+	struct bpf_sock *sk = skb->sk;
+	__u32 pod = instance_pod();
+	enum cv_kind kind;
+
+	if (!pod)
+		return tc_next(CV_REASON_NOT_ENROLLED);
+	if (sk)
+		sk = bpf_sk_fullsock(sk);
+	kind = socket_kind(sk);
+	switch (kind) {
+	case CV_KIND_OLDER:
+		return tc_next(CV_REASON_OLDER);
+	case CV_KIND_DAEMON:
+		return tc_next(CV_REASON_DAEMON_SOCKET);
+	case CV_KIND_DIRECT:
+	case CV_KIND_ACCEPTED:
+		if (has_plain_header(skb))
+			return tc_next(kind == CV_KIND_DIRECT ? CV_REASON_DIRECT :
+								CV_REASON_ACCEPTED);
+		break;
+	default:
+		break;
+	}
+	return judge_segment(skb, sk, kind, pod);
+}
+
+SEC("tc")
+int pod_ingress(struct __sk_buff *skb)
+{
+	const struct cv_attested_entry *e;
+	struct cv_segment s = {};
+	enum cv_reason why = parse_segment(skb, &s);
+
+	if (why == CV_REASON_MALFORMED)
+		return tc_drop(why);
+	if (why == CV_REASON_NOT_TCP)
+		return tc_next(why);
+	/* Later fragments carry no header, and are nothing without the first. */
+	if (why || !segment_is_syn(&s))
+		return tc_next(CV_REASON_NOT_SYN);
+	e = bpf_map_lookup_elem(&cv_attested, &s.tuple);
+	if (!e)
+		return tc_next(CV_REASON_NOT_ATTESTED);
+	if (e->kind == CV_KIND_DAEMON_LEG)
+		return tc_drop(CV_REASON_DAEMON_TUPLE);
+	if (e->isn != s.seq)
+		return tc_drop(CV_REASON_STALE_TUPLE);
+	return tc_next(e->reason);
+}
