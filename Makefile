@@ -113,7 +113,8 @@ BIN := $($(main_flavour)_DIR)
 USER_DIRS := base io proto mesh telemetry proxy node daemon ctl
 LIB_SRC := $(filter-out %/main.c,$(wildcard loader/*.c $(USER_DIRS:%=userspace/%/*.c)))
 TEST_LIB_SRC := $(wildcard selftests/lib/*.c)
-BPF_SRC := $(wildcard bpf/*.bpf.c)
+# maps.bpf.c first: the linker of libbpf 1.1 loses the offset of a map that was extern before.
+BPF_SRC := $(wildcard bpf/maps.bpf.c) $(filter-out bpf/maps.bpf.c,$(wildcard bpf/*.bpf.c))
 TEST_BPF_SRC := $(wildcard selftests/bpf/progs/*.bpf.c)
 PROGRAMS := $(if $(wildcard userspace/daemon/main.c),$(BIN)/culvertd) \
 	$(if $(wildcard userspace/ctl/main.c),$(BIN)/culvertctl)
