@@ -32,7 +32,7 @@ static void collect_map_entries(struct cv_metric_sink *sink, void *arg)
 	char labels[64];
 
 	for (int i = 0; i < n && i < (int)CV_ARRAY_SIZE(maps); i++) {
-		snprintf(labels, sizeof(labels), "map=\"%s\"", maps[i].name);
+		snprintf(labels, sizeof(labels), "map=\"%.15s\"", maps[i].name);
 		cv_metric_sample(sink, labels, maps[i].entries);
 	}
 }
@@ -45,7 +45,7 @@ static void collect_map_capacity(struct cv_metric_sink *sink, void *arg)
 	char labels[64];
 
 	for (int i = 0; i < n && i < (int)CV_ARRAY_SIZE(maps); i++) {
-		snprintf(labels, sizeof(labels), "map=\"%s\"", maps[i].name);
+		snprintf(labels, sizeof(labels), "map=\"%.15s\"", maps[i].name);
 		cv_metric_sample(sink, labels, maps[i].max_entries);
 	}
 }

@@ -223,7 +223,7 @@ static int read_file(const char *path, char **ret_text, size_t *ret_len)
 int cv_settings_read(const char *path, struct cv_settings *ret, char *error, size_t size)
 {
 	_cleanup_free_ char *text = NULL;
-	size_t len;
+	size_t len = 0;
 	int r = read_file(path, &text, &len);
 
 	if (r < 0) {
