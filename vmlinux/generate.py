@@ -6,8 +6,9 @@ The types come from a kernel's BTF: the running kernel's, a BTF or kernel image 
 a Debian kernel package, which is how the header of another architecture is made. All types of a
 kernel are 130,000 lines, so the header holds
 
-  - the types in SEEDS and every type, enumerator or typedef that a source in bpf/, maps/ or
-    selftests/bpf/ or libbpf's BPF headers mention,
+  - the types in SEEDS and the enums with values of SEED_VALUES,
+  - every type, enumerator or typedef that a source in bpf/, maps/ or selftests/bpf/, or one of
+    libbpf's headers for BPF programs, mentions,
   - what those hold by value, all the way down,
   - what those point to (POINTER_DEPTH pointers deep), and
 
@@ -40,6 +41,7 @@ socket net net_device ethhdr iphdr ipv6hdr tcphdr udphdr icmphdr icmp6hdr ipv6_o
 frag_hdr ip_auth_hdr vlan_hdr arphdr in_addr in6_addr sockaddr_in sockaddr_in6 bpf_sock_ops_kern
 bpf_sk_lookup_kern bpf_dynptr bpf_timer bpf_spin_lock bpf_map bpf_cpumask tcx_action_base
 """.split()
+SEED_VALUES = re.compile(r"(__)?(BPF|TCP|TCX|TC|SK|IPPROTO)_")
 
 BTF_MAGIC = b"\x9f\xeb\x01\x00"
 PREAMBLE = """#ifndef __VMLINUX_H__
@@ -190,7 +192,7 @@ def reduce(text, words):
             for k in d.keys:
                 by_key.setdefault(k, []).append(d)
     kept, used = {}, set()
-    work = [(w, 0) for w in words]
+    work = [(w, 0) for w in words | set(filter(SEED_VALUES.match, by_key))]
     while work:
         key, depth = work.pop()
         for d in by_key.get(key, ()):
@@ -217,7 +219,7 @@ def reduce(text, words):
 
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    p.add_argument("arch", nargs="*", help="x86 arm64 (default: both)")
+    p.add_argument("arch", nargs="*", help="x86, arm64 (default: both)")
     p.add_argument("--suite", default="bookworm-backports",
                    help="Debian suite of the kernel package (default: %(default)s)")
     p.add_argument("--image", help="take this BTF file or kernel image instead, for one arch;\n"
