@@ -1,0 +1,145 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: Apache-2.0
+"""A test CA that speaks Istio's certificate RPC and signs with culvert's development root.
+
+	istio_ca.py DIRECTORY PORT [BEARER-TOKEN]
+
+DIRECTORY holds root-key.pem and root-cert.pem. Serves
+istio.v1.auth.IstioCertificateService/CreateCertificate over TLS on the loopback addresses, as
+`localhost`. It signs whatever identity is asked for, with the token if one is given: for tests.
+"""
+
+import concurrent.futures
+import datetime
+import os
+import sys
+
+import grpc
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import ExtendedKeyUsageOID
+
+SERVICE = "istio.v1.auth.IstioCertificateService"
+
+
+def pem(certificate):
+    return certificate.public_bytes(serialization.Encoding.PEM)
+
+
+def read_varint(data, at):
+    value = shift = 0
+    while True:
+        byte = data[at]
+        at += 1
+        value |= (byte & 0x7F) << shift
+        shift += 7
+        if byte < 0x80:
+            return value, at
+
+
+def decode(data):
+    """The fields of a protobuf message that has no fixed-size ones: number -> last value"""
+    fields = {}
+    at = 0
+    while at < len(data):
+        tag, at = read_varint(data, at)
+        value, at = read_varint(data, at)
+        if tag & 7 == 2:
+            value, at = data[at : at + value], at + value
+        fields[tag >> 3] = value
+    return fields
+
+
+def encode_varint(value):
+    out = b""
+    while value > 0x7F:
+        out += bytes([value & 0x7F | 0x80])
+        value >>= 7
+    return out + bytes([value])
+
+
+class Authority:
+    def __init__(self, directory):
+        with open(os.path.join(directory, "root-key.pem"), "rb") as f:
+            self.key = serialization.load_pem_private_key(f.read(), None)
+        with open(os.path.join(directory, "root-cert.pem"), "rb") as f:
+            self.root_pem = f.read()
+        self.root = x509.load_pem_x509_certificate(self.root_pem)
+
+    def issue(self, public_key, names, seconds):
+        """A certificate for these alternative names."""
+        now = datetime.datetime.utcnow()
+        usages = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
+        return (
+            x509.CertificateBuilder()
+            .subject_name(x509.Name([]))
+            .issuer_name(self.root.subject)
+            .public_key(public_key)
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now - datetime.timedelta(minutes=1))
+            .not_valid_after(now + datetime.timedelta(seconds=seconds))
+            .add_extension(x509.SubjectAlternativeName(names), critical=True)
+            .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+            .add_extension(
+                x509.KeyUsage(True, False, True, False, False, False, False, False, False),
+                critical=True,
+            )
+            .add_extension(x509.ExtendedKeyUsage(usages), critical=False)
+            .sign(self.key, hashes.SHA256())
+        )
+
+    def create_certificate(self, request):
+        """The RPC: IstioCertificateRequest to IstioCertificateResponse"""
+        fields = decode(request)
+        csr = x509.load_pem_x509_csr(fields[1])
+        names = csr.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        leaf = self.issue(csr.public_key(), list(names), fields.get(3) or 86400)
+        print("signed " + " ".join(name.value for name in names), flush=True)
+        chain = [pem(leaf), self.root_pem]
+        return b"".join(b"\x0a" + encode_varint(len(one)) + one for one in chain)
+
+
+class Handler(grpc.GenericRpcHandler):
+    def __init__(self, authority, token):
+        self.authority = authority
+        self.token = token
+
+    def service(self, details):
+        if details.method != f"/{SERVICE}/CreateCertificate":
+            return None
+        return grpc.unary_unary_rpc_method_handler(self.answer)
+
+    def answer(self, request, context):
+        sent = dict(context.invocation_metadata()).get("authorization")
+        if self.token and sent != f"Bearer {self.token}":
+            context.abort(grpc.StatusCode.UNAUTHENTICATED, "request authenticate failure")
+        try:
+            return self.authority.create_certificate(request)
+        except (KeyError, IndexError, ValueError) as error:
+            context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"not a certificate request: {error}")
+
+
+def main():
+    authority = Authority(sys.argv[1])
+    port = sys.argv[2]
+    token = sys.argv[3] if len(sys.argv) > 3 else None
+    key = ec.generate_private_key(ec.SECP256R1())
+    own = authority.issue(key.public_key(), [x509.DNSName("localhost")], 86400)
+    key_pem = key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    )
+    pool = concurrent.futures.ThreadPoolExecutor(max_workers=4)
+    server = grpc.server(pool, handlers=[Handler(authority, token)])
+    credentials = grpc.ssl_server_credentials([(key_pem, pem(own) + authority.root_pem)])
+    for address in ("127.0.0.1", "[::1]"):
+        server.add_secure_port(f"{address}:{port}", credentials)
+    server.start()
+    print("ready", flush=True)
+    server.wait_for_termination()
+
+
+if __name__ == "__main__":
+    main()
