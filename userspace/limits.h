@@ -54,6 +54,7 @@ enum cv_limits {
 	CV_LIMIT_ADMIN_CLIENTS = 64, /* admin, metrics and readiness connections, each */
 	CV_LIMIT_ADMIN_HEADER = 8192, /* bytes of request line and headers */
 	CV_LIMIT_ADMIN_BODY = 65536, /* bytes of a request body */
+	CV_LIMIT_ADMIN_REQUEST_MS = 2000, /* connection (or last answer) to a whole request */
 	CV_LIMIT_CONTROL_CLIENTS = 16, /* control-socket clients */
 	CV_LIMIT_CONTROL_MESSAGE = 65536, /* bytes of one control request */
 	CV_LIMIT_CERTS = 4096, /* identities with a certificate */

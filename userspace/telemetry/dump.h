@@ -1,0 +1,14 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Pieces that the parts of config_dump share. */
+#pragma once
+
+#include <jansson.h>
+
+#include "userspace/base/strs.h"
+
+/* Sets a string member; the empty string is left out. */
+void cv_dump_set(json_t *object, const char *key, cv_str text);
+/* "network/address" or "namespace/host"; new reference. */
+json_t *cv_dump_pair(cv_str first, const char *second);
+/* Sorts an array of objects by string members; keys is a list that ends with NULL. */
+void cv_dump_sort(json_t *array, const char *const *keys);
