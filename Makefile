@@ -22,7 +22,7 @@ override O := $(patsubst $(CURDIR)/%,%,$(abspath $(O)))
 PREFIX ?= /usr/local
 DESTDIR ?=
 ROUNDS ?= 5
-TARGETS ?= unit bpf e2e fuzz
+TARGETS ?= unit bpf e2e interop fuzz
 ifneq ($(filter default undefined,$(origin CC)),)
 CC := gcc
 endif
@@ -57,7 +57,8 @@ pkg_deb = $(lastword $(subst :, ,$(1)))
 DEPS := gcc libc6-dev make pkg-config clang libclang-rt-14-dev clang-format bpftool \
 	$(sort $(foreach p,$(PKGS),$(call pkg_deb,$(p)))) \
 	ca-certificates curl ethtool git iperf3 iproute2 iptables jq kmod libcap2-bin man-db \
-	nftables openssl procps python3 shellcheck socat tcpdump util-linux
+	nftables openssl procps python3 python3-cryptography python3-grpcio shellcheck socat tcpdump \
+	util-linux
 
 NO_BUILD := deps demo test bench lint format install clean vmlinux help
 ifneq ($(filter-out $(NO_BUILD),$(or $(MAKECMDGOALS),all)),)
@@ -246,7 +247,7 @@ demo: ## two nodes, Bookinfo, the whole path; KEEP=1 leaves it up (root)
 	$(give_back)
 	@O=$(abspath $(O)) selftests/demo/demo.sh
 
-test: ## build and run all tests; TARGETS="unit bpf e2e fuzz" chooses (root)
+test: ## build and run all tests; TARGETS="unit e2e" chooses (root)
 	$(need_root)
 	@tools/deps.sh $(DEPS)
 	$(build) tests
