@@ -1,0 +1,111 @@
+#!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
+#
+# L4 authorisation is the same on the direct tier, HBONE and plaintext inbound: new connections are
+# refused in ztunnel's shape (accepted, then reset), established ones are closed by a change, and what
+# is allowed again works again. Selector and mesh scopes, dry-run, STRICT, waypoints.
+
+. "${CV_SELFTESTS:-$(dirname "$0")/..}/lib/ktap.sh"
+. "$CV_SELFTESTS/lib/lab.sh"
+. "$CV_SELFTESTS/lib/mesh.sh"
+
+plan 30
+mesh_up >"$CV_TMP/up.log" 2>&1 || {
+	comment "$(tail -n 40 "$CV_TMP/up.log" "$LAB"/node*.log)"
+	exit 1
+}
+
+reset="-m echo -n 100 -x ECONNRESET,less"
+
+# hold NAME POD ADDRESS PORT: a connection that stays open; its outcome goes to $CV_TMP/NAME.hold
+hold()
+{
+	nsenter --net="$(pod_netns "$2")" "$CV_TOOLS/tcpcall" -v -m tick -i 50 -t 30000 \
+		-x ECONNRESET,ECONNABORTED,EPIPE,less "$3" "$4" >"$CV_TMP/$1.hold" 2>&1 &
+	eval "hold_$1=$!"
+	cleanup stop "$!"
+}
+
+# died NAME: the held connection has ended within a second (ten times that on a busy machine)
+died()
+{
+	eval "wait_for 10 ktap_gone \$hold_$1"
+}
+
+alive()
+{
+	eval "! ktap_gone \$hold_$1"
+}
+
+# --- a DENY by port, on every path ---
+hold direct client $NEAR4 7000
+hold hbone client $FAR4 7000
+hold plain outside $NEAR4 7000
+sleep 1
+check "connections on three paths are open" sh -c "kill -0 $hold_direct $hold_hbone $hold_plain"
+policies "$(deny_port 7000)"
+check "a policy change closes the established direct flow" died direct
+check "a policy change closes the established HBONE flow" died hbone
+check "a policy change closes the established plaintext flow" died plain
+denied_before=$(metric node1 istio_tcp_connections_failed_total 'response_flags="DENY"')
+check "direct: refused by a reset" call $NEAR4 7000 $reset
+check "direct: counted with flag DENY" sh -c "[ $denied_before -lt $(
+	sleep 0.5
+	metric node1 istio_tcp_connections_failed_total 'response_flags="DENY"'
+) ]"
+check "HBONE: refused by a reset" call $FAR4 7000 $reset
+check "plaintext inbound: refused by a reset" pod_exec outside "$CV_TOOLS/tcpcall" $reset $NEAR4 7000
+check "by VIP: refused by a reset" call $NEAR_VIP4 80 $reset
+check "IPv6 direct: refused by a reset" call $NEAR6 7000 $reset
+check "IPv6 HBONE: refused by a reset" call $FAR6 7000 $reset
+check "another port is not concerned" call $NEAR4 7001 -m line -e $CLIENT4
+check "the log says which policy" grep -q 'explicitly denied by: default/deny-7000' "$LAB/node1.log" "$LAB/node2.log"
+no_policies
+check "taken back: direct works" call $NEAR4 7000 -m echo -n 1000
+check "taken back: HBONE works" call $FAR4 7000 -m echo -n 1000
+check "taken back: plaintext works" pod_exec outside "$CV_TOOLS/tcpcall" -m echo -n 1000 $NEAR4 7000
+
+# --- ALLOW by identity: the kernel's attested identity counts on the direct tier ---
+policies "- name: only-client
+  namespace: default
+  scope: Namespace
+  action: Allow
+  dryRun: false
+  rules:
+  - - - serviceAccounts: [{namespace: default, serviceAccount: client}]"
+check "ALLOW by service account: direct" call $NEAR4 7000 -m echo -n 1000
+check "ALLOW by service account: HBONE" call $FAR4 7000 -m echo -n 1000
+check "ALLOW by service account: a stranger without identity is refused" \
+	pod_exec outside "$CV_TOOLS/tcpcall" $reset $NEAR4 7000
+check "ALLOW by service account: another pod is refused, same node" \
+	pod_exec near "$CV_TOOLS/tcpcall" $reset $CLIENT4 7000
+check "ALLOW by service account: another pod is refused, across nodes" \
+	pod_exec near "$CV_TOOLS/tcpcall" $reset $FAR4 7000
+
+# --- STRICT, as the control plane converts it: deny whoever has no principal ---
+policies "- name: strict
+  namespace: istio-system
+  scope: Global
+  action: Deny
+  dryRun: false
+  rules:
+  - - - notPrincipals: [!Presence []]"
+check "STRICT: direct is attested and passes" call $NEAR4 7000 -m echo -n 1000
+check "STRICT: HBONE passes" call $FAR4 7000 -m echo -n 1000
+check "STRICT: plaintext is refused" pod_exec outside "$CV_TOOLS/tcpcall" $reset $NEAR4 7000
+
+# --- dry-run decides nothing ---
+policies "$(deny_port 7000 | sed 's/dryRun: false/dryRun: true/')"
+check "dry-run: direct passes" call $NEAR4 7000 -m echo -n 1000
+check "dry-run: plaintext passes" pod_exec outside "$CV_TOOLS/tcpcall" -m echo -n 1000 $NEAR4 7000
+
+# --- a waypoint: never direct, never past it ---
+no_policies
+sed -i "s/^extra=.*/extra='waypoint: {destination: \"\/10.96.0.99\", hboneMtlsPort: 15008}'/" "$LAB/pods/near"
+mesh_file
+check "a destination with a waypoint is refused" wait_for 10 call $NEAR4 7000 $reset
+check "the reason is waypoint" sh -c "grep -qi waypoint '$LAB/node1.log'"
+sed -i "s/^extra=.*/extra=/" "$LAB/pods/near"
+mesh_file
+check "without the waypoint it works again" wait_for 10 call $NEAR4 7000 -m echo -n 1000
+check "both daemons are alive" kill -0 "$(daemon_pid node1)" "$(daemon_pid node2)"
