@@ -28,6 +28,8 @@ enum cv_limits {
 	CV_LIMIT_RESETS_BURST = 1000, /* RST_STREAM and rejected requests a connection may burst */
 	CV_LIMIT_RESETS_RATE = 33, /* … and send per second after that */
 	CV_LIMIT_REFUSALS_BURST = 1000, /* requests that end in a 4xx/5xx of ours, in a burst */
+	CV_LIMIT_CONTROL_BURST = 10000, /* PING, SETTINGS, PRIORITY, WINDOW_UPDATE, empty DATA in a burst */
+	CV_LIMIT_CONTROL_RATE = 1000, /* … and per second after that; 1 KiB of DATA sent is worth one */
 	CV_LIMIT_PING_MS = 10000, /* keepalive PING interval */
 	CV_LIMIT_PONG_MS = 20000, /* … and how long its answer may take */
 	CV_LIMIT_STREAM_WINDOW = 4 << 20, /* HTTP/2 stream window that we announce */

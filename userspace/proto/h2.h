@@ -40,7 +40,9 @@ struct cv_h2_ops {
 	/* What cv_h2_send holds was sent in part or whole: cv_h2_send_pending() tells how much is left. */
 	void (*on_sent)(void *conn, struct cv_h2_stream *s);
 	/* The stream is gone: code 0 after both ends finished, else an HTTP/2 error code, or
-	 * CV_H2_CONN_LOST. `s` is freed after the callback. */
+	 * CV_H2_CONN_LOST. A peer's RST_STREAM(NO_ERROR) is code 0 as well, before both ends have
+	 * finished; like CANCEL (8) it reads as the peer's end of data. `s` is freed after the
+	 * callback. */
 	void (*on_closed)(void *conn, struct cv_h2_stream *s, uint32_t code);
 	/* The peer said GOAWAY or the session can take no new streams; existing ones go on. */
 	void (*on_goaway)(void *conn);
@@ -48,18 +50,23 @@ struct cv_h2_ops {
 
 #define CV_H2_CONN_LOST 0xffffffffu
 
-/* max_streams: client = streams that we open at most. */
+/* A client opens at most CV_LIMIT_STREAMS_OUT streams at a time unless cv_h2_set_max_streams says
+ * otherwise. Queues the preface: call cv_h2_output. */
 int cv_h2_new(struct cv_h2 **ret, bool server, const struct cv_h2_ops *ops, void *conn,
 	      uint64_t now_ms);
+/* Client: as many streams at a time; the peer may allow fewer. */
+void cv_h2_set_max_streams(struct cv_h2 *h2, unsigned max_streams);
 /* on_closed(CV_H2_CONN_LOST) for every stream that is left, then frees. */
 void cv_h2_free(struct cv_h2 **h2);
 
-/* Feed bytes; data may be scratch memory. 0, or -EPROTO / -ECONNABORTED: flush what is queued
- * (GOAWAY), then close. cv_h2_error_text says why. Never frees h2 itself. */
+/* Feed bytes; data may be scratch memory. 0, or -EPROTO or -ENOMEM: call cv_h2_output (GOAWAY), then
+ * close. Some errors of the peer show only there. cv_h2_error_text says why. Never frees h2 itself;
+ * not to be called from a callback. */
 int cv_h2_input(struct cv_h2 *h2, const uint8_t *data, size_t len, uint64_t now_ms);
-/* Sends what is queued through ops->write, as far as ops->room allows. */
+/* Sends what is queued through ops->write, payload as far as ops->room allows; in a callback it does
+ * nothing. 0, or the error that has broken the connection (the GOAWAY is written by then). */
 int cv_h2_output(struct cv_h2 *h2);
-/* Keepalive: sends PING when due. Returns ms until it wants to be called again, or -ETIMEDOUT
+/* Keepalive: queues a PING when due. Returns ms until it wants to be called again, or -ETIMEDOUT
  * when the peer left a PING unanswered. */
 int64_t cv_h2_tick(struct cv_h2 *h2, uint64_t now_ms);
 
@@ -67,18 +74,22 @@ int64_t cv_h2_tick(struct cv_h2 *h2, uint64_t now_ms);
 struct cv_h2_connect {
 	const char *authority, *baggage, *forwarded, *traceparent;
 };
+/* -EBUSY when cv_h2_can_open says no. */
 int cv_h2_connect(struct cv_h2 *h2, const struct cv_h2_connect *req, void *user,
 		  struct cv_h2_stream **ret);
-/* Server: answers. status 200 leaves the stream open; anything else ends it. */
+/* Server: answers. status 200 leaves the stream open; anything else ends it: nothing but on_closed
+ * follows. A peer that is refused too often is shut down gracefully. -EPIPE: answered or reset
+ * before. */
 int cv_h2_respond(struct cv_h2_stream *s, int status, const char *baggage);
 
 /* Offer payload. data[-CV_H2_HEADROOM … -1] must be writable scratch, and data must stay
- * valid until cv_h2_send_pending() is 0 or on_closed. One offer at a time (-EBUSY). */
+ * valid until cv_h2_send_pending() is 0 or on_closed; what is in front of the part that is left may
+ * be overwritten. One offer at a time (-EBUSY); -EPIPE after cv_h2_send_eof or a reset. */
 int cv_h2_send(struct cv_h2_stream *s, uint8_t *data, size_t len);
 size_t cv_h2_send_pending(const struct cv_h2_stream *s);
 /* END_STREAM after what is pending. */
 int cv_h2_send_eof(struct cv_h2_stream *s);
-/* RST_STREAM. */
+/* RST_STREAM. Nothing but on_closed follows, from cv_h2_output. */
 void cv_h2_reset(struct cv_h2_stream *s, uint32_t code);
 /* n bytes of on_data have been passed on: opens the windows again. */
 void cv_h2_consume(struct cv_h2_stream *s, size_t n);
@@ -91,4 +102,6 @@ void cv_h2_stream_set_user(struct cv_h2_stream *s, void *user);
 unsigned cv_h2_streams(const struct cv_h2 *h2); /* open now */
 bool cv_h2_can_open(const struct cv_h2 *h2); /* client: room for one more stream */
 bool cv_h2_wants_write(const struct cv_h2 *h2);
+/* After a GOAWAY of either side: all streams have ended, close the connection. */
+bool cv_h2_done(const struct cv_h2 *h2);
 const char *cv_h2_error_text(const struct cv_h2 *h2);
