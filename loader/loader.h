@@ -22,6 +22,7 @@ struct cv_bpf_opts {
 	const char *cgroup_dir; /* root of cgroup v2; NULL = found in /proc/self/mounts */
 	bool no_fastpath; /* capture by TC alone */
 	bool adopt_only; /* fail with -ENOENT rather than load (culvertctl status) */
+	bool no_tcx; /* clsact filters although the kernel has TCX */
 	bool debug; /* libbpf's own messages at debug level */
 };
 
@@ -51,14 +52,27 @@ struct cv_bpf_pod {
 	size_t nr_ifindexes;
 };
 int cv_bpf_pod_attach(struct cv_bpf *bpf, const struct cv_bpf_pod *p);
+/* The routes of captured packets inside the pod (routes.h), for its present addresses. Before the
+ * first attach, and again when the addresses change. Undone by cv_bpf_pod_detach. */
+int cv_bpf_pod_route(struct cv_bpf *bpf, const struct cv_bpf_pod *p, const struct cv_addr *addrs,
+		     size_t n);
 /* Hook one more device of an attached pod (found later by netlink). */
 int cv_bpf_pod_attach_device(struct cv_bpf *bpf, const struct cv_bpf_pod *p, uint32_t ifindex);
-/* Detach and unpin all links of a pod. -ENOENT when there are none. */
+/* Detach and unpin all links of a pod, remove its routes. -ENOENT when there are none. */
 int cv_bpf_pod_detach(struct cv_bpf *bpf, uint32_t pod);
+/* The namespace that a pod's pinned links are attached to, as a new fd; -ENOENT when it is gone
+ * or only its own sockets keep it alive. */
+int cv_bpf_pod_netns(const struct cv_bpf *bpf, uint32_t pod);
+/* Every pod that this start adopts is attached: what an older ABI left attached may go. */
+int cv_bpf_retire(struct cv_bpf *bpf);
 
 /* Mark every TCP socket that exists in the *calling thread's* network namespace as
  * CV_KIND_OLDER, except those that carry storage already. Returns how many were marked. */
 int cv_bpf_mark_older(struct cv_bpf *bpf);
+
+/* One step of a sweep: sees every TCP socket of the calling thread's namespace and stamps its
+ * attested entry and flow record with cv_control.sweep; bytes of live flows are brought up to date. */
+int cv_bpf_sweep(struct cv_bpf *bpf);
 
 /* One loaded program, for status and for the instruction-count record. */
 struct cv_bpf_prog_info {

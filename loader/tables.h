@@ -25,6 +25,10 @@ int cv_table_pod_del(struct cv_bpf *bpf, uint64_t netns_cookie);
 int cv_table_pod_each(struct cv_bpf *bpf,
 		      int (*fn)(uint64_t cookie, const struct cv_pod *pod, void *arg), void *arg);
 
+/* cv_usage: what a pod holds of the shared tables, by pod number */
+int cv_table_usage_get(struct cv_bpf *bpf, uint32_t pod, struct cv_usage_entry *ret);
+int cv_table_usage_set(struct cv_bpf *bpf, uint32_t pod, const struct cv_usage_entry *entry);
+
 /* cv_workloads: address -> enrolled pod */
 int cv_table_workload_set(struct cv_bpf *bpf, const struct cv_addr *addr,
 			  const struct cv_workload_entry *entry);
@@ -47,6 +51,10 @@ int cv_table_service_each(struct cv_bpf *bpf,
 int cv_table_endpoint_set(struct cv_bpf *bpf, const struct cv_endpoint_key *key,
 			  const struct cv_endpoint_entry *entry);
 int cv_table_endpoint_del(struct cv_bpf *bpf, const struct cv_endpoint_key *key);
+int cv_table_endpoint_each(struct cv_bpf *bpf,
+			   int (*fn)(const struct cv_endpoint_key *key,
+				     const struct cv_endpoint_entry *entry, void *arg),
+			   void *arg);
 
 /* cv_verdicts */
 int cv_table_verdict_set(struct cv_bpf *bpf, const struct cv_verdict_key *key,
@@ -91,7 +99,7 @@ const char *cv_reason_text(uint32_t reason);
 
 /* cv_events: an fd that polls readable when there are records, and their consumer.
  * fn is called for each record; returns the number consumed. */
-int cv_events_fd(const struct cv_bpf *bpf);
+int cv_events_fd(struct cv_bpf *bpf);
 int cv_events_consume(struct cv_bpf *bpf, void (*fn)(const struct cv_event *event, void *arg),
 		      void *arg);
 
