@@ -16,15 +16,16 @@
 void cv_identity_set(struct cv_identity *ret, cv_str trust_domain, cv_str ns, cv_str sa)
 {
 	*ret = (struct cv_identity){
-		.trust_domain = cv_str_ref(trust_domain),
-		.ns = cv_str_ref(ns),
-		.sa = cv_str_ref(sa),
+		.trust_domain = trust_domain,
+		.ns = ns,
+		.sa = sa,
 	};
 }
 
 void cv_identity_copy(struct cv_identity *ret, const struct cv_identity *from)
 {
-	cv_identity_set(ret, from->trust_domain, from->ns, from->sa);
+	cv_identity_set(ret, cv_str_ref(from->trust_domain), cv_str_ref(from->ns),
+			cv_str_ref(from->sa));
 }
 
 void cv_identity_fini(struct cv_identity *id)

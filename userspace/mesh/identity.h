@@ -14,8 +14,8 @@ struct cv_identity {
 
 enum { CV_IDENTITY_TEXT = 512 };
 
-void cv_identity_set(struct cv_identity *ret, cv_str trust_domain, cv_str ns,
-		     cv_str sa); /* takes refs */
+/* Takes over the caller's references to the three strings. */
+void cv_identity_set(struct cv_identity *ret, cv_str trust_domain, cv_str ns, cv_str sa);
 void cv_identity_copy(struct cv_identity *ret, const struct cv_identity *from);
 void cv_identity_fini(struct cv_identity *id);
 bool cv_identity_is_set(const struct cv_identity *id); /* not all three empty */

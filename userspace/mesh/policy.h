@@ -13,6 +13,7 @@ struct cv_authz_conn {
 	struct cv_addr src, dst;
 	uint16_t dst_port;
 	const struct cv_identity *src_identity; /* NULL = none proven */
+	bool silent; /* no log lines: the question is not about a connection that is being made */
 };
 
 struct cv_authz_result {
@@ -21,8 +22,8 @@ struct cv_authz_result {
 	char why[400]; /* ztunnel's text: "explicitly denied by: ns/name", "allow policies exist, but none allowed" */
 };
 
-/* Logs (target `access`, debug or info) like ztunnel when AUTHZ_POLICY_INFO_LOGGING asks for it:
- * through the callback, NULL = no logging. */
+/* DENY before ALLOW; a set that misses a listed policy denies. Logs what decided (target
+ * `access`, debug unless cv_policy_log_at_info). */
 void cv_policy_evaluate(const struct cv_policy_set *set, const struct cv_authz_conn *conn,
 			struct cv_authz_result *ret);
 

@@ -42,9 +42,10 @@ void cv_route_outbound(struct cv_store *s, const struct cv_route_in *in, struct 
 
 /* Endpoint slots of a service port for a client on this node, for the kernel's table: every
  * candidate with its weight. -EOPNOTSUPP when only the daemon can choose (load-balancing mode,
- * waypoint, hostname endpoints, other networks, families). Returns the number of candidates. */
+ * waypoint, hostname endpoints, other networks, families). Returns how many candidates there
+ * are; at most max are written. Called inside an RCU read section. */
 struct cv_candidate {
-	struct cv_workload *workload; /* borrowed inside an RCU read section */
+	struct cv_workload *workload; /* borrowed */
 	struct cv_sockaddr addr;
 	uint32_t weight;
 };
