@@ -269,22 +269,21 @@ int cv_table_sk_set_kind(struct cv_bpf *bpf, int fd, enum cv_kind kind)
 int cv_table_reasons_get(struct cv_bpf *bpf, uint64_t *ret)
 {
 	int cpus = libbpf_num_possible_cpus();
-	_cleanup_free_ uint64_t *per_cpu = NULL;
+	_cleanup_free_ uint64_t *per_cpu = NULL; /* CV_REASON_NR counters a CPU */
+	uint32_t zero = 0;
+	int r;
 
 	if (cpus < 0)
 		return cpus;
-	per_cpu = calloc((size_t)cpus, sizeof(*per_cpu));
+	per_cpu = calloc((size_t)cpus, sizeof(struct cv_reasons_entry));
 	if (!per_cpu)
 		return -ENOMEM;
-	for (uint32_t reason = 0; reason < CV_REASON_NR; reason++) {
-		int r = get(bpf, CV_MAP_REASONS, &reason, per_cpu);
-
-		if (r < 0)
-			return r;
-		ret[reason] = 0;
-		for (int cpu = 0; cpu < cpus; cpu++)
-			ret[reason] += per_cpu[cpu];
-	}
+	r = get(bpf, CV_MAP_REASONS, &zero, per_cpu);
+	if (r < 0)
+		return r;
+	memset(ret, 0, sizeof(struct cv_reasons_entry));
+	for (size_t i = 0; i < (size_t)cpus * CV_REASON_NR; i++)
+		ret[i % CV_REASON_NR] += per_cpu[i];
 	return 0;
 }
 
