@@ -89,11 +89,14 @@ static __always_inline struct cv_decision resolve(struct cv_dial *d)
 		d->vip = d->tuple.dst;
 		d->vip_port = d->tuple.dport;
 		d->tuple = direct;
-	} else {
-		d->endpoint = ep.addr;
-		d->endpoint_port = ep.port;
-		decision.kind = CV_KIND_CAPTURED;
+		return decision;
 	}
+	d->endpoint = ep.addr;
+	d->endpoint_port = ep.port;
+	/* A socket of one family cannot dial the other. */
+	if (decision.kind == CV_KIND_DIRECT)
+		decision = (struct cv_decision){ .kind = CV_KIND_CAPTURED,
+						 .reason = CV_REASON_NEEDS_DAEMON };
 	return decision;
 }
 
