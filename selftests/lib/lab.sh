@@ -188,9 +188,15 @@ service_add()
 (
 	name=$1 vip4=$2 vip6=$3 port=$4 target=$5
 	shift 5
-	printf '%s\n' "name='$name'" "vip4='${vip4#-}'" "vip6='${vip6#-}'" "port='$port'" \
-		"target='$target'" "members='$*'" >"$LAB/services/$name"
+	printf '%s\n' "name='$name'" "vip4='${vip4#-}'" "vip6='${vip6#-}'" \
+		"ports='$port:$target'" "members='$*'" >"$LAB/services/$name"
 )
+
+# service_port_add NAME PORT TARGET-PORT: one more
+service_port_add()
+{
+	echo "ports=\"\$ports $2:$3\"" >>"$LAB/services/$1"
+}
 
 service_host()
 {
@@ -214,8 +220,10 @@ kube_proxy_rules()
 	echo "		type nat hook prerouting priority dstnat;"
 	for f in "$LAB"/services/*; do
 		. "$f"
-		[ -z "$vip4" ] || kube_proxy_rule ip "$vip4" ip4
-		[ -z "$vip6" ] || kube_proxy_rule ip6 "$vip6" ip6
+		for port in $ports; do
+			[ -z "$vip4" ] || kube_proxy_rule ip "$vip4" ip4
+			[ -z "$vip6" ] || kube_proxy_rule ip6 "$vip6" ip6
+		done
 	done
 	echo "	}"
 	echo "}"
@@ -227,10 +235,10 @@ kube_proxy_rule()
 	nr=0
 	map=
 	for pod in $members; do
-		map="$map${map:+, }$nr : $(pod_get "$pod" "$3") . $target"
+		map="$map${map:+, }$nr : $(pod_get "$pod" "$3") . ${port#*:}"
 		nr=$((nr + 1))
 	done
-	echo "		$1 daddr $2 tcp dport $port dnat $1 to numgen inc mod $nr map { $map }"
+	echo "		$1 daddr $2 tcp dport ${port%:*} dnat $1 to numgen inc mod $nr map { $map }"
 )
 
 # mesh_file: (re)writes $LAB/mesh.yaml, by rename, of the pods, the services, and the policies in
@@ -292,11 +300,16 @@ mesh_memberships()
 		*" $1 "*) ;;
 		*) continue ;;
 		esac
-		printf '%s"%s": {%s: %s}' "$sep" "$LAB_NAMESPACE/$(service_host "$name")" "$port" \
-			"$target"
+		printf '%s"%s": %s' "$sep" "$LAB_NAMESPACE/$(service_host "$name")" "$(mesh_ports)"
 		sep=", "
 	done
 )
+
+# The ports of the service at hand as a YAML map.
+mesh_ports()
+{
+	echo "{$(echo "$ports" | sed 's/ /, /g; s/:/: /g')}"
+}
 
 mesh_service()
 (
@@ -309,7 +322,7 @@ mesh_service()
 		  namespace: $LAB_NAMESPACE
 		  hostname: $(service_host "$name")
 		  vips: [$vips]
-		  ports: {$port: $target}
+		  ports: $(mesh_ports)
 	END
 )
 
