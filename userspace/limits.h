@@ -50,6 +50,7 @@ enum cv_limits {
 
 	/* --- control plane, files, admin --- */
 	CV_LIMIT_FILE_BYTES = 64 << 20, /* local workload file */
+	CV_LIMIT_STATE_BYTES = 4 << 20, /* pods.json */
 	CV_LIMIT_YAML_DEPTH = 32, /* nesting of a YAML file */
 	CV_LIMIT_YAML_NODES = 4 << 20, /* nodes of a YAML file, aliases counted as often as used */
 	CV_LIMIT_SETTINGS_BYTES = 1 << 20, /* culvert.yaml */

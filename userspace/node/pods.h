@@ -62,7 +62,8 @@ struct cv_pod_spec {
 int cv_pods_add(struct cv_pods *p, const struct cv_pod_spec *spec, char *error, size_t size);
 /* -ENOENT when there is no such pod. Returns when capture is off; sockets close soon after,
  * `done` (may be NULL) is called when all is gone. */
-int cv_pods_del(struct cv_pods *p, const char *ns, const char *name, void (*done)(void *arg), void *arg);
+int cv_pods_del(struct cv_pods *p, const char *ns, const char *name, void (*done)(void *arg),
+		void *arg);
 
 int cv_pods_each(struct cv_pods *p, int (*fn)(const struct cv_pod_view *pod, void *arg), void *arg);
 const struct cv_pod_view *cv_pods_by_number(struct cv_pods *p, uint32_t number);
