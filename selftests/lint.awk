@@ -17,8 +17,8 @@ BEGIN {
 	law["userspace/base"] = "maps"
 	law["userspace/io"] = law["userspace/base"] " userspace/base"
 	law["userspace/proto"] = law["userspace/io"]
-	law["userspace/ctl"] = law["userspace/io"] " userspace/io"
-	law["userspace/mesh"] = law["userspace/ctl"] " userspace/proto loader"
+	law["userspace/ctl"] = law["userspace/io"] " userspace/io loader"
+	law["userspace/mesh"] = law["userspace/ctl"] " userspace/proto"
 	law["userspace/telemetry"] = law["userspace/mesh"] " userspace/mesh"
 	law["userspace/proxy"] = law["userspace/telemetry"] " userspace/telemetry"
 	law["userspace/node"] = law["userspace/proxy"]
@@ -108,7 +108,7 @@ FNR == 1 {
 }
 
 # A program: from its SEC line to the closing brace.
-/^SEC\("/ && !/SEC\("(\.maps|license|version)"\)/ { in_program = is_bpf }
+/^SEC\("/ && !/SEC\("(\.maps|license|version)"\)/ { in_program = FILENAME ~ /^bpf\// }
 /lint: table/ { table = 1 }
 
 {
