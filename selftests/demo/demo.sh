@@ -177,7 +177,7 @@ version_says()
 # keep_talking NAME POD ADDRESS: a number and its echo every 100 ms until told to end
 keep_talking()
 {
-	pod_exec "$2" "$CV_TOOLS/tcpcall" -m tick -i 100 -t 3600000 -w 5000 "$3" 7000 \
+	lab_exec='exec' pod_exec "$2" "$CV_TOOLS/tcpcall" -m tick -i 100 -t 3600000 -w 5000 "$3" 7000 \
 		>"$LAB/$1.talk" 2>&1 &
 	echo $! >"$LAB/$1.talk.pid"
 }

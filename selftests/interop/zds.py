@@ -59,7 +59,7 @@ def add(conn, uid, pod):
 
 
 def delete(conn, uid):
-    ask(conn, field(2, field(1, uid)))
+    ask(conn, field(2, field(2, uid)))
     print(f"deleted {uid}", flush=True)
 
 

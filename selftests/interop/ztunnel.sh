@@ -43,7 +43,7 @@ peer_up()
 	cleanup rm -rf "$LAB/$1.zds"
 	/usr/bin/python3 "$INTEROP/zds.py" "$LAB/$1.zds" "$LAB/$1.pods" >"$LAB/$1.zds.log" 2>&1 &
 	echo $! >"$LAB/daemons/$1-zds.pid"
-	node_exec "$1" /usr/bin/python3 "$INTEROP/istio_ca.py" "$LAB/ca" $INTEROP_CA_PORT \
+	lab_exec='exec' node_exec "$1" /usr/bin/python3 "$INTEROP/istio_ca.py" "$LAB/ca" $INTEROP_CA_PORT \
 		$INTEROP_TOKEN >"$LAB/$1.ca.log" 2>&1 &
 	echo $! >"$LAB/daemons/$1-ca.pid"
 	wait_for 20 grep -q ready "$LAB/$1.zds.log" && wait_for 20 grep -q ready "$LAB/$1.ca.log"
@@ -52,7 +52,7 @@ peer_up()
 # peer_start NODE: a ztunnel; it reads the mesh file as it is now, once.
 peer_start()
 {
-	node_exec "$1" env NODE_NAME="$1" LOCAL_XDS_PATH="$LAB/mesh.yaml" XDS_ADDRESS= \
+	lab_exec='exec' node_exec "$1" env NODE_NAME="$1" LOCAL_XDS_PATH="$LAB/mesh.yaml" XDS_ADDRESS= \
 		CA_ADDRESS=https://localhost:$INTEROP_CA_PORT CA_ROOT_CA="$LAB/ca/root-cert.pem" \
 		AUTH_TOKEN=$INTEROP_TOKEN INPOD_UDS="$LAB/$1.zds" ISTIO_META_DNS_CAPTURE=false \
 		RUST_LOG="${ZTUNNEL_LOG:-info}" "$ZTUNNEL" proxy ztunnel >>"$LAB/$1.ztunnel.log" 2>&1 &

@@ -67,11 +67,13 @@ node_route()
 	ip -n "$(run_name "$1")" route add "fd10:244:$2::/64" via "$4"
 }
 
+# node_exec NODE COMMAND…; pod_exec POD COMMAND… below. In the background, `lab_exec='exec' pod_exec … &`
+# makes $! the command's own pid and not that of a shell around it.
 node_exec()
 {
 	lab_name=$1
 	shift
-	nsenter --net="/run/netns/$(run_name "$lab_name")" -- "$@"
+	${lab_exec-} nsenter --net="/run/netns/$(run_name "$lab_name")" -- "$@"
 }
 
 lab_nodes()
@@ -161,16 +163,14 @@ pod_exec()
 {
 	lab_name=$1
 	shift
-	nsenter --net="/run/netns/$(run_name "$lab_name")" -- "$@"
+	${lab_exec-} nsenter --net="/run/netns/$(run_name "$lab_name")" -- "$@"
 }
 
 # pod_start POD COMMAND…: in the background until the lab goes down, output in $LAB/POD.log; the pid
 # is in $!.
 pod_start()
 {
-	lab_name=$1
-	shift
-	nsenter --net="/run/netns/$(run_name "$lab_name")" -- "$@" >>"$LAB/$lab_name.log" 2>&1 &
+	lab_exec='exec' pod_exec "$@" >>"$LAB/$1.log" 2>&1 &
 }
 
 # pod_del POD: its processes, namespace and record, as a runtime does it (not the enrolment).
@@ -356,7 +356,7 @@ daemon_start()
 	shift
 	[ -e "$LAB/mesh.yaml" ] || mesh_file
 	: >"$LAB/daemons/$lab_daemon.started"
-	node_env "$lab_daemon" "$@" "$CULVERTD" proxy >>"$LAB/$lab_daemon.log" 2>&1 &
+	lab_exec='exec' node_env "$lab_daemon" "$@" "$CULVERTD" proxy >>"$LAB/$lab_daemon.log" 2>&1 &
 	echo $! >"$LAB/daemons/$lab_daemon.pid"
 }
 
@@ -410,7 +410,7 @@ capture_start()
 {
 	lab_name=$1 lab_file=$2
 	shift 2
-	node_exec "$lab_name" tcpdump -i up0 -U --immediate-mode -s 0 -w "$lab_file" "$@" \
+	lab_exec='exec' node_exec "$lab_name" tcpdump -i up0 -U --immediate-mode -s 0 -w "$lab_file" "$@" \
 		2>"$LAB/$lab_name.tcpdump" &
 	echo $! >"$LAB/captures/$lab_name.pid"
 	wait_for 10 grep -q "listening on" "$LAB/$lab_name.tcpdump"
