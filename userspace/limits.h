@@ -39,7 +39,7 @@ enum cv_limits {
 	/* --- data held per connection --- */
 	CV_LIMIT_TCP_READ = 256 << 10, /* read buffer of one direction at most */
 	CV_LIMIT_TLS_OUT = 512 << 10, /* encrypted bytes waiting for the socket; then reading stops */
-	CV_LIMIT_STREAM_OUT = 512 << 10, /* decrypted bytes of one stream waiting for a slow TCP reader before its window closes */
+	CV_LIMIT_CONNECTION_HELD = 32 << 20, /* decrypted bytes of all streams of an HTTP/2 connection that wait for slow readers, before its window closes */
 
 	/* --- connecting --- */
 	CV_LIMIT_CONNECT_MS = 10000, /* TCP connect of any upstream */

@@ -317,6 +317,7 @@ static void stop_bpf(struct cv_daemon *d)
 static int start_proxy(struct cv_daemon *d)
 {
 	const struct cv_proxy_opts opts = {
+		.control = d->control,
 		.workers = d->workers,
 		.nr_workers = d->nr_workers,
 		.store = d->store,

@@ -398,14 +398,28 @@ void cv_h2_reset(struct cv_h2_stream *s, uint32_t code)
 		(void)cv_h2_fail(h2, -ENOMEM, NGHTTP2_INTERNAL_ERROR, "out of memory");
 }
 
-void cv_h2_consume(struct cv_h2_stream *s, size_t n)
+void cv_h2_consume_connection(struct cv_h2_stream *s, size_t n)
 {
 	struct cv_h2 *h2 = s->h2;
 
 	assert(n <= s->unconsumed);
 	s->unconsumed -= n;
-	if (nghttp2_session_consume(h2->session, s->id, n))
+	if (nghttp2_session_consume_connection(h2->session, n))
 		(void)cv_h2_fail(h2, -ENOMEM, NGHTTP2_INTERNAL_ERROR, "out of memory");
+}
+
+void cv_h2_consume_stream(struct cv_h2_stream *s, size_t n)
+{
+	struct cv_h2 *h2 = s->h2;
+
+	if (nghttp2_session_consume_stream(h2->session, s->id, n))
+		(void)cv_h2_fail(h2, -ENOMEM, NGHTTP2_INTERNAL_ERROR, "out of memory");
+}
+
+void cv_h2_consume(struct cv_h2_stream *s, size_t n)
+{
+	cv_h2_consume_connection(s, n);
+	cv_h2_consume_stream(s, n);
 }
 
 void *cv_h2_stream_user(const struct cv_h2_stream *s)

@@ -93,6 +93,10 @@ int cv_h2_send_eof(struct cv_h2_stream *s);
 void cv_h2_reset(struct cv_h2_stream *s, uint32_t code);
 /* n bytes of on_data have been passed on: opens the windows again. */
 void cv_h2_consume(struct cv_h2_stream *s, size_t n);
+/* The two halves of it, for payload that waits for a slow reader: the connection's window may open at
+ * once, so that the other streams go on, and the stream's when the payload has been passed on. */
+void cv_h2_consume_connection(struct cv_h2_stream *s, size_t n);
+void cv_h2_consume_stream(struct cv_h2_stream *s, size_t n);
 
 /* Graceful shutdown: two-step GOAWAY (server), no new streams. */
 void cv_h2_shutdown(struct cv_h2 *h2);

@@ -21,6 +21,7 @@
 struct cv_proxy;
 
 struct cv_proxy_opts {
+	struct cv_worker *control; /* where done() callbacks run */
 	struct cv_worker **workers;
 	unsigned nr_workers;
 	struct cv_store *store;

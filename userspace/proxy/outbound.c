@@ -1,0 +1,235 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Outbound: guard against loops → the pod's own record → the kernel's choice of an endpoint →
+ * route → connect. A refused connection is reset, logged and, once it has a route, counted.
+ */
+#define CV_LOG_TARGET "proxy::outbound"
+#include "userspace/proxy/outbound.h"
+
+#include <arpa/inet.h>
+#include <stdio.h>
+
+#include "loader/tables.h"
+#include "userspace/base/cleanup.h"
+#include "userspace/base/log.h"
+#include "userspace/proxy/hbone_conn.h"
+#include "userspace/proxy/session.h"
+
+static bool is_our_port(uint16_t port)
+{
+	return port == CV_PORT_OUTBOUND || port == CV_PORT_INBOUND || port == CV_PORT_HBONE;
+}
+
+/* ---- HBONE ------------------------------------------------------------------------------------- */
+
+static void format_trace(struct cv_session *s, char *buf)
+{
+	uint64_t random[3];
+
+	for (int i = 0; i < 3; i++)
+		random[i] = cv_proxy_random(s->lane->pw);
+	cv_traceparent_format((const uint8_t *)random, buf);
+}
+
+static int open_stream(struct cv_session *s, struct cv_hbone_conn *c)
+{
+	const struct cv_service *service = s->route.service;
+	const struct cv_baggage own = cv_proxy_baggage(s->lane->pod->proxy, s->workload);
+	char authority[CV_SOCKADDR_TEXT], baggage[2048], forwarded[400];
+	char trace[CV_TRACEPARENT_TEXT];
+	struct cv_h2_connect request = { .authority = authority, .traceparent = trace };
+	struct cv_h2_stream *stream;
+	int r;
+
+	cv_sockaddr_text(&s->route.target, authority);
+	format_trace(s, trace);
+	if (cv_baggage_format(&own, baggage, sizeof(baggage)) > 0)
+		request.baggage = baggage;
+	if (cv_forwarded_format(&s->client, service ? service->hostname : NULL, forwarded,
+				sizeof(forwarded)) > 0)
+		request.forwarded = forwarded;
+	r = cv_h2_connect(c->h2, &request, s, &stream);
+	if (r)
+		return r;
+	cv_session_attach(s, 1, stream, c);
+	cv_hbone_conn_output(c);
+	return 0;
+}
+
+static void on_pooled(struct cv_pool_wait *w, struct cv_hbone_conn *c, enum cv_flag flag,
+		      const char *error)
+{
+	struct cv_session *s = cv_container_of(w, struct cv_session, wait);
+	char text[128];
+	int r;
+
+	if (!c) {
+		cv_session_fail(s, flag, error);
+		return;
+	}
+	r = open_stream(s, c);
+	if (r) {
+		snprintf(text, sizeof(text), "h2 failed: %s", cv_strerror(-r));
+		cv_session_fail(s, CV_FLAG_H2_HANDSHAKE_FAILURE, text);
+	}
+}
+
+void cv_outbound_on_response(struct cv_session *s, int status)
+{
+	char text[32];
+
+	if (s->dead)
+		return;
+	if (status == 200) {
+		cv_tunnel_start(&s->tunnel);
+		return;
+	}
+	snprintf(text, sizeof(text), "http status: %d", status);
+	cv_session_fail(s, CV_FLAG_CONNECT, text);
+}
+
+static void connect_hbone(struct cv_session *s, const struct cv_identity *own)
+{
+	const struct cv_pool_key key = {
+		.lane = s->lane,
+		.identity = *own,
+		.next_hop = s->route.next_hop,
+		.sans = s->route.sans,
+		.nr_sans = s->route.nr_sans,
+	};
+
+	s->wait.done = on_pooled;
+	cv_pool_get(&s->lane->pw->pool, &key, &s->wait);
+}
+
+/* ---- plain TCP --------------------------------------------------------------------------------- */
+
+static void on_connected(struct cv_dial *d, int fd)
+{
+	struct cv_session *s = cv_container_of(d, struct cv_session, dial);
+	char text[128];
+
+	if (fd < 0) {
+		snprintf(text, sizeof(text), "io error: %s", cv_strerror(-fd));
+		cv_session_fail(s, CV_FLAG_CONNECT, text);
+		return;
+	}
+	cv_tunnel_set_socket(&s->tunnel, 1, fd);
+	cv_tunnel_start(&s->tunnel);
+}
+
+static void connect_tcp(struct cv_session *s)
+{
+	const struct cv_dial_opts opts = { .dst = s->route.next_hop };
+
+	cv_dial_init(&s->dial, s->lane, on_connected);
+	cv_dial_start(&s->dial, &opts);
+}
+
+/* ---- decision ---------------------------------------------------------------------------------- */
+
+/* What connect() decided in the kernel: the service that was dialled (the socket may only know the
+ * endpoint that took its place) and the endpoint. Returns whether it chose one. */
+static bool ask_kernel(struct cv_session *s, struct cv_sockaddr *ret_choice)
+{
+	struct cv_bpf *bpf = s->lane->pod->proxy->opts.bpf;
+	const struct cv_tuple tuple = {
+		.src = s->client.ip,
+		.dst = s->dst.ip,
+		.sport = htons(s->client.port),
+		.dport = htons(s->dst.port),
+	};
+	struct cv_attested_entry e;
+
+	if (!bpf || cv_table_attested_get(bpf, &tuple, &e))
+		return false;
+	if (!cv_addr_is_zero(&e.vip))
+		s->dst = (struct cv_sockaddr){ e.vip, ntohs(e.vip_port) };
+	if (cv_addr_is_zero(&e.endpoint))
+		return false;
+	*ret_choice = (struct cv_sockaddr){ e.endpoint, ntohs(e.endpoint_port) };
+	return true;
+}
+
+static void find_route(struct cv_session *s)
+{
+	struct cv_sockaddr choice;
+	struct cv_route_in in = {
+		.src = s->workload,
+		.src_ip = s->client.ip,
+		.random = cv_proxy_random(s->lane->pw),
+	};
+
+	if (ask_kernel(s, &choice))
+		in.choice = &choice;
+	in.dst = s->dst;
+	cv_route_outbound(s->lane->pod->proxy->opts.store, &in, &s->route);
+}
+
+static void connect_route(struct cv_session *s)
+{
+	const struct cv_route *r = &s->route;
+	bool hbone = r->kind == CV_ROUTE_HBONE;
+	struct cv_identity own, peer = { 0 };
+	struct cv_traffic_info info = {
+		.tier = hbone ? CV_TIER_TLS : CV_TIER_PASSTHROUGH,
+		.src = s->workload,
+		.dst = r->dst,
+		.service = r->service,
+		.mtls = hbone,
+		.dst_addr = r->next_hop,
+	};
+
+	cv_proxy_identity(s->workload, &own);
+	if (r->dst)
+		cv_proxy_identity(r->dst, &peer);
+	if (hbone) {
+		info.src_identity = &own;
+		info.dst_identity = r->dst ? &peer : NULL;
+		info.hbone_addr = r->target;
+	}
+	cv_session_open(s, &info);
+	if (hbone)
+		connect_hbone(s, &own);
+	else
+		connect_tcp(s);
+	cv_identity_fini(&own);
+	cv_identity_fini(&peer);
+}
+
+static void decide(struct cv_session *s)
+{
+	find_route(s);
+	if (s->route.kind == CV_ROUTE_REFUSE)
+		cv_session_fail(s, CV_FLAG_NONE, s->route.error);
+	else
+		connect_route(s);
+}
+
+/* Somebody dialled one of our own ports: nothing of ours may connect there on his behalf, or the
+ * connection would come back for ever. */
+static bool is_loop(const struct cv_session *s)
+{
+	return is_our_port(s->dst.port) &&
+	       (cv_addr_is_loopback(&s->dst.ip) || cv_addr_eq(&s->dst.ip, &s->client.ip));
+}
+
+void cv_outbound_start(struct cv_lane *lane, int fd, const struct cv_sockaddr *client,
+		       const struct cv_sockaddr *dst)
+{
+	const struct cv_session_opts opts = {
+		.lane = lane,
+		.kind = CV_SESSION_OUTBOUND,
+		.client = *client,
+		.dst = *dst,
+		.fd = fd,
+	};
+	struct cv_session *s = cv_session_new(&opts);
+
+	if (!s)
+		return;
+	if (is_loop(s))
+		cv_session_fail(s, CV_FLAG_NONE, "attempted recursive call to ourselves");
+	else
+		cv_session_with_workload(s, decide);
+}

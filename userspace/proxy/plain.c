@@ -1,0 +1,109 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Inbound plain TCP (15006): nobody has proven who the client is, so policy is asked without an
+ * identity. Also here: judging the sessions of a lane again when policy has changed.
+ */
+#define CV_LOG_TARGET "proxy::inbound"
+#include <stdio.h>
+
+#include "userspace/base/cleanup.h"
+#include "userspace/base/log.h"
+#include "userspace/proxy/inbound.h"
+#include "userspace/proxy/session.h"
+
+static void on_connected(struct cv_dial *d, int fd)
+{
+	struct cv_session *s = cv_container_of(d, struct cv_session, dial);
+	char text[128];
+
+	if (fd < 0) {
+		snprintf(text, sizeof(text), "connection failed: %s", cv_strerror(-fd));
+		cv_session_fail(s, CV_FLAG_CONNECT, text);
+		return;
+	}
+	cv_tunnel_set_socket(&s->tunnel, 1, fd);
+	cv_tunnel_start(&s->tunnel);
+}
+
+static void open_record(struct cv_session *s)
+{
+	const struct cv_proxy *p = s->lane->pod->proxy;
+	struct cv_workload *src =
+		cv_store_workload_by_addr(p->opts.store, p->network, &s->client.ip);
+	struct cv_service *service =
+		cv_route_inbound_service(p->opts.store, s->workload, NULL, s->dst.port);
+	struct cv_traffic_info info = {
+		.tier = CV_TIER_PASSTHROUGH,
+		.src = src,
+		.dst = s->workload,
+		.service = service,
+		.dst_addr = s->dst,
+	};
+
+	cv_session_open(s, &info);
+	cv_service_put(&service);
+	cv_workload_put(&src);
+}
+
+static void admit(struct cv_session *s)
+{
+	struct cv_policy_set set;
+	struct cv_authz_result result;
+	char text[512];
+
+	open_record(s);
+	cv_store_policies_for(s->lane->pod->proxy->opts.store, s->workload, &set);
+	cv_session_judge(s, &set, &result);
+	cv_policy_set_fini(&set);
+	if (result.allow) {
+		cv_session_dial_application(s, on_connected);
+		return;
+	}
+	snprintf(text, sizeof(text), "connection closed due to policy rejection: %s", result.why);
+	cv_session_fail(s, CV_FLAG_DENY, text);
+}
+
+void cv_plain_start(struct cv_lane *lane, int fd, const struct cv_sockaddr *client,
+		    const struct cv_sockaddr *dst)
+{
+	const struct cv_session_opts opts = {
+		.lane = lane,
+		.kind = CV_SESSION_PLAIN,
+		.client = *client,
+		.dst = *dst,
+		.fd = fd,
+	};
+	struct cv_session *s = cv_session_new(&opts);
+
+	if (!s)
+		return;
+	if (dst->port == CV_PORT_OUTBOUND || dst->port == CV_PORT_INBOUND ||
+	    dst->port == CV_PORT_HBONE)
+		cv_session_fail(s, CV_FLAG_NONE, "attempted recursive call to ourselves");
+	else
+		cv_session_with_workload(s, admit);
+}
+
+void cv_inbound_judge_again(struct cv_lane *lane)
+{
+	struct cv_workload *w = cv_lane_workload(lane);
+	struct cv_policy_set set;
+	struct cv_session *s, *next;
+
+	/* Without a record any more the last word stands: the pod is about to go. */
+	if (!w)
+		return;
+	cv_store_policies_for(lane->pod->proxy->opts.store, w, &set);
+	for (s = TAILQ_FIRST(&lane->sessions); s; s = next) {
+		struct cv_authz_result result;
+
+		next = TAILQ_NEXT(s, node);
+		if (s->dead || s->kind == CV_SESSION_OUTBOUND || !s->traffic)
+			continue;
+		cv_session_judge(s, &set, &result);
+		if (!result.allow)
+			cv_session_fail(s, CV_FLAG_DENY, "connection closed due to policy change");
+	}
+	cv_policy_set_fini(&set);
+	cv_workload_put(&w);
+}
