@@ -28,8 +28,10 @@ enum cv_limits {
 	CV_LIMIT_RESETS_BURST = 1000, /* RST_STREAM and rejected requests a connection may burst */
 	CV_LIMIT_RESETS_RATE = 33, /* … and send per second after that */
 	CV_LIMIT_REFUSALS_BURST = 1000, /* requests that end in a 4xx/5xx of ours, in a burst */
-	CV_LIMIT_CONTROL_BURST = 10000, /* PING, SETTINGS, PRIORITY, WINDOW_UPDATE, empty DATA in a burst */
-	CV_LIMIT_CONTROL_RATE = 1000, /* … and per second after that; 1 KiB of DATA sent is worth one */
+	CV_LIMIT_CONTROL_BURST =
+		10000, /* PING, SETTINGS, PRIORITY, WINDOW_UPDATE, empty DATA in a burst */
+	CV_LIMIT_CONTROL_RATE =
+		1000, /* … and per second after that; 1 KiB of DATA sent is worth one */
 	CV_LIMIT_PING_MS = 10000, /* keepalive PING interval */
 	CV_LIMIT_PONG_MS = 20000, /* … and how long its answer may take */
 	CV_LIMIT_STREAM_WINDOW = 4 << 20, /* HTTP/2 stream window that we announce */
@@ -38,13 +40,17 @@ enum cv_limits {
 
 	/* --- data held per connection --- */
 	CV_LIMIT_TCP_READ = 256 << 10, /* read buffer of one direction at most */
-	CV_LIMIT_TLS_OUT = 512 << 10, /* encrypted bytes waiting for the socket; then reading stops */
-	CV_LIMIT_CONNECTION_HELD = 32 << 20, /* decrypted bytes of all streams of an HTTP/2 connection that wait for slow readers, before its window closes */
+	CV_LIMIT_TLS_OUT = 512
+			   << 10, /* encrypted bytes waiting for the socket; then reading stops */
+	CV_LIMIT_CONNECTION_HELD =
+		32
+		<< 20, /* decrypted bytes of all streams of an HTTP/2 connection that wait for slow readers, before its window closes */
 
 	/* --- connecting --- */
 	CV_LIMIT_CONNECT_MS = 10000, /* TCP connect of any upstream */
 	CV_LIMIT_WORKLOAD_WAIT_MS = 5000, /* wait for the local pod's workload record */
-	CV_LIMIT_WAITING = 4096, /* connections of one pod that wait for that record or a certificate */
+	CV_LIMIT_WAITING =
+		4096, /* connections of one pod that wait for that record or a certificate */
 	CV_LIMIT_POOL_IDLE_MS = 300000, /* pooled connection without streams */
 	CV_LIMIT_POOL_CONNECTIONS = 4096, /* pooled HBONE connections of one worker */
 
@@ -64,5 +70,6 @@ enum cv_limits {
 	CV_LIMIT_CLOSED_FLOWS = 1024, /* closed flows kept for `culvertctl flows` */
 	CV_LIMIT_SERIES = 65536, /* metric series; the rest is counted under "overflow" */
 	CV_LIMIT_LOG_LINES = 10000, /* queued log lines */
-	CV_LIMIT_POLICY_PORTS = 256, /* ports that policies of one destination may name before the daemon decides */
+	CV_LIMIT_POLICY_PORTS =
+		256, /* ports that policies of one destination may name before the daemon decides */
 };

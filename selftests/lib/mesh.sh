@@ -79,7 +79,7 @@ metric()
 (
 	node=$1 name=$2
 	shift 2
-	lines=$(node_exec "$node" curl -fsS -m 5 http://127.0.0.1:15020/metrics | grep "^$name[{ ]")
+	lines=$(node_exec "$node" curl -fsS -m 5 http://127.0.0.1:15020/metrics | grep "^${name}[{ ]")
 	for pattern; do
 		lines=$(printf '%s\n' "$lines" | grep -- "$pattern")
 	done

@@ -18,8 +18,8 @@ struct cv_cert {
 	int ref; /* atomic */
 	struct cv_identity identity;
 	X509 *leaf;
-	STACK_OF(X509) *chain; /* intermediates, may be empty */
-	STACK_OF(X509) *roots;
+	STACK_OF(X509) * chain; /* intermediates, may be empty */
+	STACK_OF(X509) * roots;
 	SSL_CTX *client; /* verifies roots, EKU, time; the SAN check is cv_cert_verify_peer */
 	SSL_CTX *server; /* requires a client certificate of our roots and trust domain */
 	time_t not_before, not_after;
@@ -45,17 +45,19 @@ struct cv_certs_opts {
 	bool tls12;
 };
 int cv_certs_new(struct cv_certs **ret, const struct cv_certs_opts *opts);
+/* Control thread, after the workers have ended. */
 void cv_certs_free(struct cv_certs **c);
 
-/* fn runs once on the calling worker: cert (a new reference) or error text. When the
- * certificate is there already fn runs before the call returns. */
+/* fn runs once on the calling worker (outside a worker: on the control worker): cert (a new
+ * reference) or error text, which lives during the call. When it is known already fn runs before
+ * the call returns. */
 typedef void (*cv_certs_fn)(struct cv_cert *cert, const char *error, void *arg);
 void cv_certs_get(struct cv_certs *c, const struct cv_identity *id, cv_certs_fn fn, void *arg);
 /* Have it ready (low priority); forget it when no local pod needs it. Any thread. */
 void cv_certs_prefetch(struct cv_certs *c, const struct cv_identity *id);
 void cv_certs_forget(struct cv_certs *c, const struct cv_identity *id);
 
-/* Control thread: walk for config_dump. state: "Initializing", "Available", "Unavailable: …". */
+/* Walk for config_dump; fn must not call back. state: "Initializing", "Available", "Unavailable: …". */
 typedef int (*cv_certs_each_fn)(const struct cv_identity *id, const char *state,
 				const struct cv_cert *cert, void *arg);
 int cv_certs_each(struct cv_certs *c, cv_certs_each_fn fn, void *arg);
@@ -63,6 +65,9 @@ int cv_certs_each(struct cv_certs *c, cv_certs_each_fn fn, void *arg);
 /* Client side, after the handshake: does the peer's leaf have one of the expected identities?
  * 0, or -EACCES with ztunnel's text. */
 int cv_cert_verify_peer(X509 *peer, const cv_str *sans, size_t n, char error[512]);
+/* Server side: why a client that has a valid chain was refused, NULL = not for that. Lives as
+ * long as the connection. */
+const char *cv_cert_error_text(const SSL *ssl);
 
 /* --- development CA (CULVERT_DEV_CA) --- */
 /* Opens or makes DIR/root-key.pem and DIR/root-cert.pem: directory 0700, key 0600 (looser is

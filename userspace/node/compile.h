@@ -37,4 +37,5 @@ struct cv_verdict_in {
 };
 struct cv_verdict_entry;
 /* port 0 = ports that no policy names. */
-void cv_compile_verdict(const struct cv_verdict_in *in, uint16_t port, struct cv_verdict_entry *ret);
+void cv_compile_verdict(const struct cv_verdict_in *in, uint16_t port,
+			struct cv_verdict_entry *ret);
