@@ -78,13 +78,23 @@ static __always_inline __u32 addr_pod(const struct cv_addr *a)
 	return w ? w->pod : 0;
 }
 
-/* Policy's answer for a pair: the port's own entry, else the pair's. */
+static __always_inline bool port_is_daemons(__be16 port)
+{
+	return port == bpf_htons(CV_PORT_OUTBOUND) || port == bpf_htons(CV_PORT_INBOUND) ||
+	       port == bpf_htons(CV_PORT_HBONE);
+}
+
+/* Policy's answer for a pair: the port's own entry, else the pair's. The daemon's own ports have
+ * none: what the mesh sends there is the daemon's to refuse. */
 static __always_inline const struct cv_verdict_entry *verdict_find(__u32 src_pod, __u32 dst_pod,
 								   __be16 port)
 {
 	struct cv_verdict_key key = { .src_pod = src_pod, .dst_pod = dst_pod, .port = port };
-	const struct cv_verdict_entry *v = bpf_map_lookup_elem(&cv_verdicts, &key);
+	const struct cv_verdict_entry *v;
 
+	if (port_is_daemons(port))
+		return 0;
+	v = bpf_map_lookup_elem(&cv_verdicts, &key);
 	if (v)
 		return v;
 	key.port = 0;
