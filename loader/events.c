@@ -8,13 +8,15 @@
 #include "loader/internal.h"
 #include "loader/tables.h"
 
+enum { EVENTS_PER_CALL = 4096 }; /* the fd stays readable while there are more */
+
 static int on_sample(void *ctx, void *data, size_t size)
 {
 	struct cv_bpf *bpf = ctx;
 
 	if (size >= sizeof(struct cv_event) && bpf->event_fn)
 		bpf->event_fn(data, bpf->event_arg);
-	return 0;
+	return ++bpf->events < EVENTS_PER_CALL ? 0 : -EAGAIN;
 }
 
 int cv_events_fd(struct cv_bpf *bpf)
@@ -33,7 +35,8 @@ int cv_events_consume(struct cv_bpf *bpf, void (*fn)(const struct cv_event *even
 		return r;
 	bpf->event_fn = fn;
 	bpf->event_arg = arg;
+	bpf->events = 0;
 	r = ring_buffer__consume(bpf->ring);
 	bpf->event_fn = NULL;
-	return r;
+	return r == -EAGAIN ? bpf->events : r;
 }

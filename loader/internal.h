@@ -84,4 +84,5 @@ struct cv_bpf {
 	struct ring_buffer *ring; /* made by the first use of cv_events_* */
 	void (*event_fn)(const struct cv_event *event, void *arg); /* during a consume */
 	void *event_arg;
+	int events; /* shown during this consume */
 };

@@ -98,7 +98,7 @@ const char *cv_reason_action(uint32_t reason);
 const char *cv_reason_text(uint32_t reason);
 
 /* cv_events: an fd that polls readable when there are records, and their consumer.
- * fn is called for each record; returns the number consumed. */
+ * fn is called for each record, a bounded number of them; returns how many. */
 int cv_events_fd(struct cv_bpf *bpf);
 int cv_events_consume(struct cv_bpf *bpf, void (*fn)(const struct cv_event *event, void *arg),
 		      void *arg);

@@ -20,11 +20,14 @@ struct cv_compile_opts {
 	struct cv_pods *pods;
 	/* Same-node tier of a pod, from culvert.yaml; the stricter end of a pair wins. */
 	enum cv_same_node (*same_node)(const char *ns, const char *name, void *arg);
+	/* A flow is about to be destroyed because it is no longer allowed to be direct; may be NULL. */
+	void (*denied)(uint64_t cookie, void *arg);
 	void *arg;
 };
 int cv_compile_new(struct cv_compile **ret, const struct cv_compile_opts *opts);
 void cv_compile_free(struct cv_compile **c);
-/* Everything again, written as differences. Called (batched) after store, pod or settings changes. */
+/* Everything again, written as differences. Called (batched) after store, pod or settings changes.
+ * Does nothing before the store is warm. */
 int cv_compile_run(struct cv_compile *c);
 
 /* One verdict as the compiler computes it; exposed for the test against the evaluator. */

@@ -25,6 +25,9 @@ void cv_flows_free(struct cv_flows **f);
 /* Read everything now (also runs by itself: on events, and every few seconds as a sweep). */
 void cv_flows_sync(struct cv_flows *f);
 
+/* This flow is being destroyed by a policy change: that is how its end is reported. */
+void cv_flows_deny(struct cv_flows *f, uint64_t cookie);
+
 /* Kill one TCP socket of a namespace by its cookie (SOCK_DESTROY); both ends get an error.
  * 0, -ENOENT when it is gone already. */
 struct cv_tuple;
