@@ -11,12 +11,15 @@
 #include <linux/if_packet.h>
 #include <mntent.h>
 #include <net/if.h>
+#include <netinet/ip.h>
+#include <netinet/ip6.h>
 #include <netinet/tcp.h>
 #include <poll.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -562,14 +565,18 @@ int lab_tap(const struct lab_host *h)
 	return fd;
 }
 
-/* Is there a source address and, somewhere behind it, a TCP header to LAB_PORT? */
+/* Is it TCP, or hidden enough to be it, from this source? Behind any VLAN tag. */
 static bool is_from(const uint8_t *frame, size_t len, const struct cv_addr *src)
 {
-	const uint8_t port[2] = { LAB_PORT >> 8, LAB_PORT & 0xff };
-	const uint8_t *want = cv_addr_is_v4(src) ? src->b + 12 : src->b;
-	size_t want_len = cv_addr_is_v4(src) ? 4 : 16;
+	bool v4 = cv_addr_is_v4(src);
+	const uint8_t *ip = frame + ETH_HLEN + (frame[12] == 0x81 ? 4 : 0);
+	uint16_t type = htons(v4 ? ETH_P_IP : ETH_P_IPV6);
 
-	return memmem(frame, len, want, want_len) && memmem(frame, len, port, sizeof(port));
+	if (ip + 40 > frame + len || memcmp(ip - 2, &type, sizeof(type)))
+		return false;
+	if (v4)
+		return ip[9] == IPPROTO_TCP && !memcmp(ip + 12, src->b + 12, 4);
+	return ip[6] != IPPROTO_ICMPV6 && !memcmp(ip + 8, src->b, 16);
 }
 
 int lab_tap_count(int tap, const struct cv_addr *src)
@@ -583,12 +590,89 @@ int lab_tap_count(int tap, const struct cv_addr *src)
 	return count;
 }
 
-int lab_send_frame(const struct lab_host *h, uint16_t proto, const void *frame, size_t len)
+/* MAC address of a device in the namespace that the thread is in. */
+static void device_mac(const char *device, uint8_t *ret)
+{
+	_cleanup_close_ int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	struct ifreq ifr = {};
+
+	snprintf(ifr.ifr_name, sizeof(ifr.ifr_name), "%s", device);
+	if (ioctl(fd, SIOCGIFHWADDR, &ifr))
+		die("%s: %m", device);
+	memcpy(ret, ifr.ifr_hwaddr.sa_data, ETH_ALEN);
+}
+
+int lab_send_packet(const struct lab *lab, const struct lab_host *h, uint16_t proto,
+		    const void *packet, size_t len)
 {
 	struct sockaddr_ll sll;
 	_cleanup_close_ int fd = packet_socket(h, proto, &sll);
+	uint8_t frame[2 * ETH_ALEN + 1500];
+	char device[16];
 
-	if (fd < 0)
-		return fd;
-	return sendto(fd, frame, len, 0, (struct sockaddr *)&sll, sizeof(sll)) < 0 ? -errno : 0;
+	snprintf(device, sizeof(device), "v-%s", names[h - lab->host]);
+	enter(&lab->host[LAB_NODE]);
+	device_mac(device, frame);
+	enter(h);
+	device_mac("eth0", frame + ETH_ALEN);
+	enter(NULL);
+	if (len > sizeof(frame) - 2 * ETH_ALEN)
+		return -EMSGSIZE;
+	memcpy(frame + 2 * ETH_ALEN, packet, len);
+	if (sendto(fd, frame, 2 * ETH_ALEN + len, 0, (struct sockaddr *)&sll, sizeof(sll)) < 0)
+		return -errno;
+	return 0;
+}
+
+static uint16_t checksum(const void *data, size_t len)
+{
+	const uint16_t *p = data;
+	uint32_t sum = 0;
+
+	for (size_t i = 0; i < len / 2; i++)
+		sum += p[i];
+	while (sum >> 16)
+		sum = (sum & 0xffff) + (sum >> 16);
+	return (uint16_t)~sum;
+}
+
+/* Ethertype and IP header for `payload` bytes of a protocol; returns its length. */
+static size_t put_ip(uint8_t *buf, const struct cv_tuple *t, uint8_t proto, size_t payload)
+{
+	if (cv_addr_is_v4(&t->src)) {
+		struct iphdr ip = { .version = 4, .ihl = 5, .ttl = 64, .protocol = proto };
+		const uint16_t type = htons(ETH_P_IP);
+
+		ip.tot_len = htons((uint16_t)(sizeof(ip) + payload));
+		memcpy(&ip.saddr, t->src.b + 12, 4);
+		memcpy(&ip.daddr, t->dst.b + 12, 4);
+		ip.check = checksum(&ip, sizeof(ip));
+		memcpy(buf, &type, sizeof(type));
+		memcpy(buf + sizeof(type), &ip, sizeof(ip));
+		return sizeof(type) + sizeof(ip);
+	}
+	struct ip6_hdr ip6 = { .ip6_hops = 64, .ip6_nxt = proto };
+	const uint16_t type = htons(ETH_P_IPV6);
+
+	ip6.ip6_vfc = 0x60;
+	ip6.ip6_plen = htons((uint16_t)payload);
+	memcpy(&ip6.ip6_src, t->src.b, 16);
+	memcpy(&ip6.ip6_dst, t->dst.b, 16);
+	memcpy(buf, &type, sizeof(type));
+	memcpy(buf + sizeof(type), &ip6, sizeof(ip6));
+	return sizeof(type) + sizeof(ip6);
+}
+
+size_t lab_segment(uint8_t *buf, const struct cv_tuple *tuple, uint8_t tcp_flags, uint32_t seq,
+		   size_t payload)
+{
+	struct tcphdr tcp = { .source = tuple->sport, .dest = tuple->dport, .doff = 5 };
+	size_t at = put_ip(buf, tuple, IPPROTO_TCP, sizeof(tcp) + payload);
+
+	tcp.seq = htonl(seq);
+	tcp.th_flags = tcp_flags;
+	tcp.window = htons(1024);
+	memcpy(buf + at, &tcp, sizeof(tcp));
+	memset(buf + at + sizeof(tcp), 'p', payload);
+	return at + sizeof(tcp) + payload;
 }

@@ -97,10 +97,16 @@ bool lab_is(struct cv_sockaddr got, const struct cv_addr *ip, uint16_t port);
 /* The key that cv_attested has for the connection of the initiator fd. */
 struct cv_tuple lab_tuple(int fd);
 
-/* A tap on eth0 of a host (both directions); lab_tap_count empties it and counts the TCP packets
- * from src, whatever headers precede TCP. */
+/* A tap on eth0 of a host (both directions); lab_tap_count empties it and counts the TCP
+ * packets with this source address, extension headers or not. */
 int lab_tap(const struct lab_host *h);
 int lab_tap_count(int tap, const struct cv_addr *src);
-/* Sends one frame on eth0 of a host, with the gateway's MAC; proto is what the packet socket
- * claims. */
-int lab_send_frame(const struct lab_host *h, uint16_t proto, const void *frame, size_t len);
+/* Sends a packet from eth0 of a host to its gateway: ethertypes and network header onwards are the
+ * caller's, proto is what the packet socket claims. 0 or -errno. */
+int lab_send_packet(const struct lab *lab, const struct lab_host *h, uint16_t proto,
+		    const void *packet, size_t len);
+/* Writes ethertype, IPv4 or IPv6 header, TCP header with these flags, and payload; returns the
+ * length, LAB_SEGMENT_MAX and the payload at most. */
+size_t lab_segment(uint8_t *buf, const struct cv_tuple *tuple, uint8_t tcp_flags, uint32_t seq,
+		   size_t payload);
+enum { LAB_SEGMENT_MAX = 2 + 40 + 20 };
