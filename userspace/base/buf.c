@@ -3,8 +3,8 @@
  * cv_buf: one block of storage between head and tail, grown by doubling up to its limit.
  *
  * Room is made by moving what is readable to the start, then by growing. With ASan the
- * storage moves on every reserve, so that a span that outlived its reserve is caught on
- * its first use and not on the day the buffer happens to grow.
+ * storage of small buffers moves on every reserve, so that a span that outlived its reserve is
+ * caught on its first use and not on the day the buffer happens to grow.
  */
 #include "userspace/base/buf.h"
 
@@ -18,9 +18,9 @@
 enum { FIRST_CAPACITY = 256 };
 
 #if defined(__SANITIZE_ADDRESS__)
-enum { MOVE_ALWAYS = 1 };
+enum { MOVE_BELOW = 4096 };
 #else
-enum { MOVE_ALWAYS = 0 };
+enum { MOVE_BELOW = 0 };
 #endif
 
 static void validate(const struct cv_buf *b)
@@ -84,7 +84,7 @@ uint8_t *cv_buf_reserve(struct cv_buf *b, size_t n)
 	validate(b);
 	if (n > b->limit - len)
 		return NULL;
-	if (len + n > b->cap || (MOVE_ALWAYS && b->storage)) {
+	if (len + n > b->cap || (len < MOVE_BELOW && b->storage)) {
 		if (resize(b, grown_capacity(b, len + n)))
 			return NULL;
 	} else if (n > b->cap - b->tail) {
