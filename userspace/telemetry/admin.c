@@ -3,8 +3,6 @@
  * The three HTTP servers: metrics (15020), readiness (15021) and admin (15000, loopback alone),
  * with ztunnel's paths, status codes and texts.
  */
-#include <event2/buffer.h>
-#include <event2/keyvalq_struct.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -181,27 +179,36 @@ static bool refuse_change(struct cv_http *h, struct evhttp_request *req, const c
 	return true;
 }
 
+/* The decoded value of a query's parameter; "" when it is there without one, NULL when it is not
+ * there. The text is the caller's. (evhttp_parse_query_str() takes no parameter without value.) */
+static char *query_value(const char *query, const char *name)
+{
+	size_t len = strlen(name), n;
+
+	for (; query && *query; query += n + (query[n] == '&')) {
+		n = strcspn(query, "&");
+		if (n < len || strncmp(query, name, len) || (n > len && query[len] != '='))
+			continue;
+		_cleanup_free_ char *raw = n > len ? strndup(query + len + 1, n - len - 1) :
+						     strdup("");
+
+		return raw ? evhttp_uridecode(raw, 0, NULL) : NULL;
+	}
+	return NULL;
+}
+
 static void serve_logging(struct evhttp_request *req, void *arg)
 {
 	const char *query = evhttp_uri_get_query(evhttp_request_get_evhttp_uri(req));
+	_cleanup_free_ char *level = query_value(query, "level");
+	_cleanup_free_ char *reset = query_value(query, "reset");
 	char filter[1024], text[1100];
-	struct evkeyvalq params;
-	const char *level;
-	bool reset;
-	int r;
 
 	if (evhttp_request_get_command(req) != EVHTTP_REQ_POST)
 		return cv_http_reply(req, HTTP_BADMETHOD, NULL, LOGGING_HELP);
-	if (query && *query && refuse_change(arg, req, "`culvertctl log`"))
+	if ((level || reset) && refuse_change(arg, req, "`culvertctl log`"))
 		return;
-	if (evhttp_parse_query_str(query ? query : "", &params) < 0)
-		return cv_http_reply(req, HTTP_BADREQUEST, NULL, LOGGING_HELP);
-	level = evhttp_find_header(&params, "level");
-	/* A bare `reset` is no key=value pair, so evhttp does not list it. */
-	reset = evhttp_find_header(&params, "reset") || (query && strstr(query, "reset"));
-	r = cv_admin_logging(level, reset, filter, sizeof(filter));
-	evhttp_clear_headers(&params);
-	if (r < 0)
+	if (cv_admin_logging(level, reset, filter, sizeof(filter)) < 0)
 		return cv_http_reply(req, HTTP_BADREQUEST, NULL, LOGGING_HELP);
 	snprintf(text, sizeof(text), "current log level is %s\n", filter);
 	cv_http_reply(req, HTTP_OK, NULL, text);
@@ -213,7 +220,8 @@ static void serve_quit(struct evhttp_request *req, void *arg)
 
 	if (evhttp_request_get_command(req) != EVHTTP_REQ_POST)
 		return cv_http_reply(req, HTTP_BADMETHOD, NULL, "Method not allowed\n");
-	if (refuse_change(h, req, "the service manager, or `culvertctl status` for the pid"))
+	if (refuse_change(h, req,
+			  "the service manager, or SIGTERM (`culvertctl status` shows the pid)"))
 		return;
 	cv_http_reply(req, HTTP_OK, NULL, "shutdown now\n");
 	if (h->opts.shutdown)
