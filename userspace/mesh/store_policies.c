@@ -219,6 +219,8 @@ static void change_groups(struct cv_store *s, struct group_change *changes, size
 {
 	size_t end;
 
+	if (!n)
+		return;
 	qsort(changes, n, sizeof(*changes), compare_groups);
 	for (size_t i = 0; i < n; i = end) {
 		for (end = i + 1; end < n && changes[end].ns == changes[i].ns;)

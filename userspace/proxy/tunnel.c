@@ -379,9 +379,9 @@ void cv_tunnel_on_data(struct cv_tunnel *t, const uint8_t *data, size_t len)
 		want_write(dst, true);
 }
 
-void cv_tunnel_on_eof(struct cv_tunnel *t)
+/* The stream of end i has said all. */
+static void end_half(struct cv_tunnel *t, int i)
 {
-	int i = t->end[0].stream ? 0 : 1;
 	struct cv_half *h = &t->half[i];
 
 	if (t->done || h->state != CV_HALF_OPEN)
@@ -389,6 +389,11 @@ void cv_tunnel_on_eof(struct cv_tunnel *t)
 	h->state = CV_HALF_EOF;
 	if (t->running && cv_buf_len(&h->out) == 0)
 		shut_sink(t, i);
+}
+
+void cv_tunnel_on_eof(struct cv_tunnel *t)
+{
+	end_half(t, t->end[0].stream ? 0 : 1);
 }
 
 /* The stream of end i is gone, and with it what it owed the connection's window. */
@@ -425,7 +430,7 @@ void cv_tunnel_on_closed(struct cv_tunnel *t, uint32_t code)
 	if (t->half[!i].state != CV_HALF_SHUT && t->end[!i].fd >= 0)
 		want_read(&t->end[!i], false);
 	t->half[!i].state = CV_HALF_SHUT;
-	cv_tunnel_on_eof(t);
+	end_half(t, i);
 	if (!t->done)
 		check_done(t);
 }
