@@ -91,7 +91,7 @@ static unsigned verified(const struct bpf_program *prog)
 static void test_growth(void **state)
 {
 	struct culvert_bpf *skel = culvert_bpf__open();
-	const struct bpf_program *prog;
+	struct bpf_program *prog;
 	bool known = knows_series();
 
 	(void)state;
