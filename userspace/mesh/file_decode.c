@@ -99,7 +99,7 @@ int cv_file_ports(struct cv_yaml *y, const struct cv_yaml_node *n, const void *a
 			return -ENOMEM;
 	}
 	r = cv_yaml_entries(y, n, decode_port, m);
-	if (r < 0)
+	if (r < 0 || !m->n)
 		return r;
 	qsort(m->entries, m->n, sizeof(*m->entries), compare_ports);
 	for (size_t i = 1; i < m->n; i++)
