@@ -17,11 +17,17 @@
 
 enum { FIRST_CAPACITY = 256 };
 
+/* Debug builds move small storage on every reserve, so that a stale span is caught at once. */
+static bool moves_always(const struct cv_buf *b, size_t len)
+{
 #if defined(__SANITIZE_ADDRESS__)
-enum { MOVE_BELOW = 4096 };
+	return b->storage && len < 4096;
 #else
-enum { MOVE_BELOW = 0 };
+	(void)b;
+	(void)len;
+	return false;
 #endif
+}
 
 static void validate(const struct cv_buf *b)
 {
@@ -84,7 +90,7 @@ uint8_t *cv_buf_reserve(struct cv_buf *b, size_t n)
 	validate(b);
 	if (n > b->limit - len)
 		return NULL;
-	if (len + n > b->cap || (len < MOVE_BELOW && b->storage)) {
+	if (len + n > b->cap || moves_always(b, len)) {
 		if (resize(b, grown_capacity(b, len + n)))
 			return NULL;
 	} else if (n > b->cap - b->tail) {
