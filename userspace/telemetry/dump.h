@@ -3,6 +3,7 @@
 #pragma once
 
 #include <jansson.h>
+#include <openssl/x509.h>
 
 #include "userspace/base/strs.h"
 
@@ -12,3 +13,5 @@ void cv_dump_set(json_t *object, const char *key, cv_str text);
 json_t *cv_dump_pair(cv_str first, const char *second);
 /* Sorts an array of objects by string members; keys is a list that ends with NULL. */
 void cv_dump_sort(json_t *array, const char *const *keys);
+/* {pem (base64 of the PEM text), serialNumber (decimal), validFrom, expirationTime}. */
+json_t *cv_dump_x509(X509 *cert);

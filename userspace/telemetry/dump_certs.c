@@ -53,18 +53,17 @@ static json_t *base64_of_pem(X509 *cert)
 	return s ? s : json_string("");
 }
 
-static void append_cert(json_t *array, X509 *cert)
+json_t *cv_dump_x509(X509 *cert)
 {
-	json_array_append_new(array, json_pack("{s:o s:o s:o s:o}", "pem", base64_of_pem(cert),
-					       "serialNumber", serial_number(cert), "validFrom",
-					       rfc3339(X509_get0_notBefore(cert)), "expirationTime",
-					       rfc3339(X509_get0_notAfter(cert))));
+	return json_pack("{s:o s:o s:o s:o}", "pem", base64_of_pem(cert), "serialNumber",
+			 serial_number(cert), "validFrom", rfc3339(X509_get0_notBefore(cert)),
+			 "expirationTime", rfc3339(X509_get0_notAfter(cert)));
 }
 
 static void append_certs(json_t *array, const STACK_OF(X509) * certs)
 {
 	for (int i = 0; i < sk_X509_num(certs); i++)
-		append_cert(array, sk_X509_value(certs, i));
+		json_array_append_new(array, cv_dump_x509(sk_X509_value(certs, i)));
 }
 
 static int append_identity(const struct cv_identity *id, const char *state,
@@ -74,7 +73,7 @@ static int append_identity(const struct cv_identity *id, const char *state,
 	char text[CV_IDENTITY_TEXT];
 
 	if (cert) {
-		append_cert(chain, cert->leaf);
+		json_array_append_new(chain, cv_dump_x509(cert->leaf));
 		append_certs(chain, cert->chain);
 		append_certs(roots, cert->roots);
 	}
