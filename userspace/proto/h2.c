@@ -32,10 +32,9 @@ static int make_session(struct cv_h2 *h2, nghttp2_session_callbacks *cbs, nghttp
 	nghttp2_option_set_peer_max_concurrent_streams(opts, h2->max_streams);
 	nghttp2_option_set_max_outbound_ack(opts, CV_LIMIT_OUTBOUND_ACKS);
 	nghttp2_option_set_max_settings(opts, CV_LIMIT_SETTINGS_ENTRIES);
-	/* The limits that h2_limits.c keeps itself must not strike here first. */
-	nghttp2_option_set_max_continuations(opts, 2 * CV_LIMIT_CONTINUATIONS);
-	nghttp2_option_set_stream_reset_rate_limit(opts, 2 * CV_LIMIT_RESETS_BURST,
-						   2 * CV_LIMIT_RESETS_RATE);
+	/* h2_limits.c counts both itself; here they only must not strike first. */
+	nghttp2_option_set_max_continuations(opts, CV_LIMIT_CONTINUATIONS + 1);
+	nghttp2_option_set_stream_reset_rate_limit(opts, UINT32_MAX, UINT32_MAX);
 	if (h2->server)
 		return nghttp2_session_server_new2(&h2->session, cbs, h2, opts);
 	return nghttp2_session_client_new2(&h2->session, cbs, h2, opts);

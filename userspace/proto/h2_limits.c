@@ -4,8 +4,7 @@
  * a peer that runs one dry is closed with ENHANCE_YOUR_CALM:
  *
  *   resets    RST_STREAM received (rapid reset), and streams that the peer's errors made us reset
- *   control   PING, SETTINGS, PRIORITY, WINDOW_UPDATE, unknown frames, empty DATA, interim
- *             responses; DATA that we send pays back, as it is what WINDOW_UPDATE answers to
+ *   control   PING, SETTINGS, PRIORITY, WINDOW_UPDATE, empty DATA, interim responses; DATA that we send pays back, as it is what WINDOW_UPDATE answers to
  *   refusals  requests that we answered with an error; these end in a graceful GOAWAY, because
  *             the peer's other streams have done nothing wrong
  */

@@ -12,6 +12,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "userspace/limits.h"
 #include "userspace/proto/h2_session.h"
 
 static struct cv_h2_stream *find_stream(struct cv_h2 *h2, int32_t id)
@@ -166,6 +167,9 @@ static int on_data_chunk(nghttp2_session *session, uint8_t flags, int32_t id, co
 	struct cv_h2_stream *s = find_stream(h2, id);
 
 	(void)flags;
+	/* nghttp2 tells of what is beyond the window, too, and resets the stream later. */
+	if (s && s->unconsumed + len > CV_LIMIT_STREAM_WINDOW)
+		s->dead = true;
 	if (!s || s->dead) {
 		/* Nobody will read it, but the other streams need the window. */
 		return nghttp2_session_consume_connection(session, len) ?
