@@ -8,7 +8,6 @@
 #include <fcntl.h>
 #include <net/if.h>
 #include <sched.h>
-#include <semaphore.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -312,6 +311,51 @@ void proxylab_stop_pod(struct proxylab *lab)
 	sem_destroy(&stop.done);
 }
 
+static void close_listeners(void *arg)
+{
+	cv_listener_close(arg);
+}
+
+void proxylab_close_listeners(struct proxylab *lab)
+{
+	for (unsigned i = 0; i < LAB_WORKERS; i++)
+		proxylab_run(lab->workers[i], close_listeners, lab->pod->lanes[i]);
+}
+
+struct drain {
+	struct proxylab *lab;
+	unsigned deadline_ms;
+	sem_t *done;
+};
+
+static void drain_on_control(void *arg)
+{
+	struct drain *drain = arg;
+
+	cv_proxy_drain(drain->lab->proxy, drain->deadline_ms, post_done, drain->done);
+}
+
+void proxylab_drain(struct proxylab *lab, unsigned deadline_ms, sem_t *done)
+{
+	struct drain drain = { lab, deadline_ms, done };
+
+	proxylab_run(lab->control, drain_on_control, &drain);
+	for (unsigned i = 0; i < LAB_WORKERS; i++)
+		proxylab_run(lab->workers[i], do_nothing, NULL); /* it has arrived there */
+}
+
+int proxylab_sem_wait(sem_t *done)
+{
+	struct timespec until;
+
+	clock_gettime(CLOCK_REALTIME, &until);
+	until.tv_sec += 5;
+	while (sem_timedwait(done, &until))
+		if (errno != EINTR)
+			return -errno;
+	return 0;
+}
+
 static void remove_ca(const char *dir)
 {
 	static const char *const files[] = { "root-key.pem", "root-cert.pem", ".lock" };
@@ -394,6 +438,16 @@ int proxylab_accept(int fd, struct cv_sockaddr *ret_peer)
 	if (ret_peer)
 		assert_int_equal(cv_sockaddr_from_native((struct sockaddr *)&ss, ret_peer), 0);
 	return conn;
+}
+
+int proxylab_try_connect(const char *ip, uint16_t port)
+{
+	struct cv_sockaddr any = address("127.0.0.1", 0), to = address(ip, port);
+	_cleanup_close_ int fd = make_socket(&any);
+	struct sockaddr_storage ss;
+	socklen_t len = cv_sockaddr_to_native(&to, &ss);
+
+	return connect(fd, (struct sockaddr *)&ss, len) ? -errno : 0;
 }
 
 struct inject {

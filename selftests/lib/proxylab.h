@@ -8,6 +8,7 @@
  */
 #pragma once
 
+#include <semaphore.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -48,6 +49,11 @@ void proxylab_add_workload(struct proxylab *lab);
 void proxylab_deny(struct proxylab *lab, const char *principal, uint16_t port);
 void proxylab_allow_all(struct proxylab *lab);
 void proxylab_stop_pod(struct proxylab *lab);
+void proxylab_close_listeners(struct proxylab *lab);
+/* Begins a drain; `done` is posted at its end. */
+void proxylab_drain(struct proxylab *lab, unsigned deadline_ms, sem_t *done);
+/* 0, -ETIMEDOUT after five seconds. */
+int proxylab_sem_wait(sem_t *done);
 
 /* A listening socket, blocking with a timeout. */
 int proxylab_listen(const char *ip, uint16_t port);
@@ -57,6 +63,8 @@ int proxylab_outbound(struct proxylab *lab, unsigned w, const char *ip, uint16_t
 /* The same as an inbound plain connection of client_ip. */
 int proxylab_plain(struct proxylab *lab, unsigned w, const char *client_ip, const char *ip,
 		   uint16_t port);
+/* 0 or -errno of connect(). */
+int proxylab_try_connect(const char *ip, uint16_t port);
 struct cv_proxy_stats proxylab_stats(struct proxylab *lab);
 /* Waits up to five seconds for a condition. */
 bool proxylab_wait(bool (*is_true)(void *arg), void *arg);

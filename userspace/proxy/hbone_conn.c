@@ -220,15 +220,18 @@ static void on_timer(evutil_socket_t fd, short what, void *arg)
 	}
 }
 
+/* The keepalive comes often enough to notice long idleness by itself. */
 void cv_hbone_conn_on_stream_gone(struct cv_hbone_conn *c)
 {
+	unsigned idle_ms = c->lane->pod->proxy->opts.pool_idle_ms;
+
 	c->idle_since_ms = cv_now_ms();
 	if (c->state != CV_HBONE_READY)
 		return;
-	if (c->entry)
-		cv_pool_on_room(c);
 	if (c->closing)
 		arm(c, CLOSING_MS);
+	else if (!c->server && idle_ms < CV_LIMIT_PING_MS)
+		arm(c, idle_ms);
 }
 
 /* ---- input ------------------------------------------------------------------------------------ */

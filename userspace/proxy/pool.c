@@ -221,11 +221,6 @@ void cv_pool_on_ready(struct cv_hbone_conn *c)
 	serve(c->entry);
 }
 
-void cv_pool_on_room(struct cv_hbone_conn *c)
-{
-	serve(c->entry);
-}
-
 void cv_pool_on_goaway(struct cv_hbone_conn *c)
 {
 	leave(c);

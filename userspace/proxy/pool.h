@@ -65,6 +65,5 @@ void cv_pool_get(struct cv_pool *p, const struct cv_pool_key *key, struct cv_poo
 void cv_pool_cancel(struct cv_pool_wait *w);
 /* What a connection tells. */
 void cv_pool_on_ready(struct cv_hbone_conn *c);
-void cv_pool_on_room(struct cv_hbone_conn *c); /* a stream ended */
 void cv_pool_on_goaway(struct cv_hbone_conn *c); /* takes no more streams: out of the pool */
 void cv_pool_on_dead(struct cv_hbone_conn *c);
