@@ -192,7 +192,7 @@ static void on_changed(void *arg)
 		return;
 	if (r == 0) {
 		f->failed = false;
-		cv_info("%s: applied: %zu objects", f->path, f->given.n);
+		cv_info("%s: applied, it holds %zu objects", f->path, f->given.n);
 		return;
 	}
 	f->hash = r == -EINVAL ? f->hash : 0; /* unreadable: the next reading counts as new */
