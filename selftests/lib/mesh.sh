@@ -45,7 +45,7 @@ mesh_servers()
 		pod_start $mesh_pod "$CV_TOOLS/tcpecho" -p 7000
 		pod_start $mesh_pod "$CV_TOOLS/tcpecho" -p 7001 -m whoami
 		for mesh_port in 7000 7001; do
-			wait_for 10 pod_listens $mesh_pod $mesh_port || return
+			wait_for 60 pod_listens $mesh_pod $mesh_port || return
 		done
 	done
 }
