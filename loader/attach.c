@@ -121,7 +121,7 @@ static int instance_fd(struct visit *v, enum cv_prog_id id)
 	if (!t->nr_pod_refs)
 		return v->bpf->progs[id];
 	if (v->instances[id] < 0)
-		v->instances[id] = cv_template_load(t, &v->data);
+		v->instances[id] = cv_pool_take(v->bpf->pool, id, &v->data);
 	return v->instances[id];
 }
 

@@ -150,22 +150,25 @@ static int new_pod_map(const struct cv_pod_data *pod)
 	return fd;
 }
 
-int cv_template_load(const struct cv_template *t, const struct cv_pod_data *pod)
+int cv_template_load(const struct cv_template *t, const struct cv_pod_data *pod, int *ret_data)
 {
 	LIBBPF_OPTS(bpf_prog_load_opts, opts, .expected_attach_type = t->attach_type);
-	_cleanup_close_ int map_fd = -1;
+	_cleanup_close_ int data = -1;
 	_cleanup_free_ struct bpf_insn *insns = NULL;
 	int fd;
 
-	map_fd = new_pod_map(pod);
-	if (map_fd < 0)
-		return map_fd;
+	data = new_pod_map(pod);
+	if (data < 0)
+		return data;
 	insns = malloc(t->nr_insns * sizeof(*insns));
 	if (!insns)
 		return -ENOMEM;
 	memcpy(insns, t->insns, t->nr_insns * sizeof(*insns));
 	for (size_t i = 0; i < t->nr_pod_refs; i++)
-		insns[t->pod_refs[i]].imm = map_fd;
+		insns[t->pod_refs[i]].imm = data;
 	fd = bpf_prog_load(t->prog_type, t->name, "GPL", insns, t->nr_insns, &opts);
-	return fd < 0 ? -errno : fd;
+	if (fd < 0)
+		return -errno;
+	*ret_data = cv_take_fd(data);
+	return fd;
 }

@@ -36,5 +36,5 @@ struct cv_template {
 int cv_template_init(struct cv_template *t, const struct bpf_object *obj,
 		     const struct bpf_program *prog);
 void cv_template_fini(struct cv_template *t);
-/* Loads an instance for a pod; returns its fd. */
-int cv_template_load(const struct cv_template *t, const struct cv_pod_data *pod);
+/* Loads an instance for a pod; returns its fd, and that of its .data.pod map. */
+int cv_template_load(const struct cv_template *t, const struct cv_pod_data *pod, int *ret_data);

@@ -13,6 +13,7 @@
 
 #include "loader/clone.h"
 #include "loader/loader.h"
+#include "loader/pool.h"
 
 /* Every pinned map. The pin, the object's name and the enum come from here. */
 #define CV_MAPS(X)                 \
@@ -80,6 +81,7 @@ struct cv_bpf {
 	int maps[CV_MAP_NR];
 	int progs[CV_PROG_NR];
 	struct cv_template templates[CV_PROG_NR]; /* of CV_PLACE_POD programs */
+	struct cv_pool *pool; /* their instances */
 	struct cv_bpf_features features;
 	struct ring_buffer *ring; /* made by the first use of cv_events_* */
 	void (*event_fn)(const struct cv_event *event, void *arg); /* during a consume */

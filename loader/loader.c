@@ -260,7 +260,9 @@ static int load_object(struct start *s)
 	r = take_maps(s);
 	for (enum cv_prog_id id = 0; r >= 0 && id < CV_PROG_NR; id++)
 		r = take_prog(s, id);
-	return r;
+	if (r < 0)
+		return r;
+	return cv_pool_new(&s->bpf->pool, s->bpf->templates, CV_PROG_NR);
 }
 
 /* --- attach, publish ------------------------------------------------------------------------ */
@@ -483,6 +485,7 @@ void cv_bpf_close(struct cv_bpf **pbpf)
 	if (!bpf)
 		return;
 	ring_buffer__free(bpf->ring);
+	cv_pool_free(&bpf->pool);
 	for (size_t i = 0; i < CV_PROG_NR; i++) {
 		cv_template_fini(&bpf->templates[i]);
 		cv_close(&bpf->progs[i]);

@@ -3,9 +3,9 @@
  * One pod: the steps of its enrolment and removal.
  *
  * While its cv_pods entry is there without CV_POD_CAPTURE, the programs pass everything and mark
- * what connects or is accepted as older. So all hooks are attached first, then the sockets that
- * exist are marked, then one map update switches capture on: no connection is left unmarked and
- * none is half captured. Removal is the same backwards.
+ * what connects or is accepted as older. So the entry comes first, then the sockets that exist are
+ * marked, then all hooks are attached, then one map update switches capture on: no connection is
+ * left unmarked and none is half captured. Removal is the same backwards.
  */
 #define CV_LOG_TARGET "node"
 #include <errno.h>
@@ -251,13 +251,40 @@ static int attach_hooks(struct cv_node_pod *pod)
 	return cv_bpf_pod_attach(pod->pods->opts.bpf, &hooks);
 }
 
+/* Number after a prefix in a file of /proc; 1 when it cannot be told, 0 when there is no file. */
+static unsigned read_number(const char *path, const char *prefix)
+{
+	FILE *f = fopen(path, "re");
+	char line[256];
+	unsigned n = 1;
+
+	if (!f)
+		return 0;
+	while (fgets(line, sizeof(line), f)) {
+		if (strncmp(line, prefix, strlen(prefix)))
+			continue;
+		n = (unsigned)strtoul(line + strlen(prefix), NULL, 10);
+		break;
+	}
+	fclose(f);
+	return n;
+}
+
+/* Does the calling thread's namespace hold TCP sockets? To look through all sockets of the machine
+ * takes the kernel milliseconds, and a pod that is just being made has none. */
+static bool has_sockets(void)
+{
+	return read_number("/proc/thread-self/net/sockstat", "TCP: inuse ") ||
+	       read_number("/proc/thread-self/net/sockstat6", "TCP6: inuse ");
+}
+
 static int mark_older(struct cv_node_pod *pod)
 {
 	int r = cv_netns_enter(&pod->netns);
 
 	if (r < 0)
 		return r;
-	r = cv_bpf_mark_older(pod->pods->opts.bpf);
+	r = has_sockets() ? cv_bpf_mark_older(pod->pods->opts.bpf) : 0;
 	cv_netns_leave(&pod->netns);
 	if (r > 0)
 		cv_debug("%s/%s: %d older sockets go on untouched", pod->ns, pod->name, r);
@@ -274,10 +301,10 @@ static const struct step {
 	int (*fn)(struct cv_node_pod *pod);
 	bool fresh_only; /* not for a pod whose capture is on already */
 } steps[] = {
-	{ "devices", read_devices, false },    { "listeners", start_listeners, false },
-	{ "routes", add_routes, false },       { "addresses", add_addresses, false },
-	{ "entry", add_entry, true },	       { "hooks", attach_hooks, false },
-	{ "older sockets", mark_older, true }, { "capture", switch_on, true },
+	{ "devices", read_devices, false },    { "routes", add_routes, false },
+	{ "addresses", add_addresses, false }, { "entry", add_entry, true },
+	{ "older sockets", mark_older, true }, { "listeners", start_listeners, false },
+	{ "hooks", attach_hooks, false },      { "capture", switch_on, true },
 };
 
 void cv_node_pod_stop(struct cv_node_pod *pod, void (*done)(void *arg), void *arg)

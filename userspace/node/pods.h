@@ -2,9 +2,10 @@
 /*
  * Enrolled pods: from a network namespace to a captured pod, and back.
  *
- * Order of enrolment: identify the netns → number → addresses → listeners → routes and rules →
- * older sockets marked → lookup and TC programs → capture on. Removal runs it backwards. A failure undoes what
- * was done, so a pod is never half captured. Control thread only.
+ * Order of enrolment: identify the netns → number → routes and rules → addresses → entry with
+ * capture off → older sockets marked → listeners → lookup and TC programs → capture on. Removal
+ * runs it backwards. A failure undoes what was done, so a pod is never half captured. Control
+ * thread only.
  */
 #pragma once
 
