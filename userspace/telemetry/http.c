@@ -70,14 +70,12 @@ static void start_sweep(struct cv_http_server *s)
 		evtimer_add(s->sweep, &delay);
 }
 
-static void sweep(evutil_socket_t fd, short what, void *arg)
+/* Gives up what evhttp has dropped, and shuts down what is over its time. */
+static void reap(struct cv_http_server *s)
 {
-	struct cv_http_server *s = arg;
 	uint64_t now_ms = cv_now_ms();
 	unsigned kept = 0;
 
-	(void)fd;
-	(void)what;
 	for (unsigned i = 0; i < s->nr_clients; i++) {
 		struct client *c = &s->clients[i];
 
@@ -90,9 +88,18 @@ static void sweep(evutil_socket_t fd, short what, void *arg)
 		s->clients[kept++] = *c;
 	}
 	s->nr_clients = kept;
-	if (kept)
+}
+
+static void sweep(evutil_socket_t fd, short what, void *arg)
+{
+	struct cv_http_server *s = arg;
+
+	(void)fd;
+	(void)what;
+	reap(s);
+	if (s->nr_clients)
 		start_sweep(s);
-	set_accepting(s, kept < CV_LIMIT_ADMIN_CLIENTS);
+	set_accepting(s, s->nr_clients < CV_LIMIT_ADMIN_CLIENTS);
 }
 
 /* Called by evhttp for each accepted connection. NULL = it makes its own, which cannot
@@ -109,6 +116,8 @@ static struct bufferevent *on_client(struct event_base *base, void *arg)
 		.bev = bev,
 		.deadline_ms = cv_now_ms() + CV_LIMIT_ADMIN_REQUEST_MS,
 	};
+	if (s->nr_clients == CV_LIMIT_ADMIN_CLIENTS)
+		reap(s);
 	if (s->nr_clients == CV_LIMIT_ADMIN_CLIENTS)
 		set_accepting(s, false);
 	start_sweep(s);
