@@ -461,7 +461,7 @@ static void test_inbound(void **state)
 		a.is_addr = cv_sockaddr_parse(row->authority, &a.addr) == 0;
 		if (!a.is_addr) {
 			a.host = cv_str_new_len(row->authority, strcspn(row->authority, ":"));
-			a.port = (uint16_t)atoi(strchr(row->authority, ':') + 1);
+			a.port = (uint16_t)strtoul(strchr(row->authority, ':') + 1, NULL, 10);
 		}
 		status = cv_route_inbound(*state, local, &at, &a, &dst, error);
 		assert_int_equal(status, row->status);

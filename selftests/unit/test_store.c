@@ -519,7 +519,7 @@ static void read_once(struct reader *r, unsigned i)
 	}
 	for (size_t e = 0; svc && e < svc->nr_endpoints; e++)
 		assert_int_equal(cv_port_map_find(&svc->endpoints[e].ports, 80),
-				 atoi(svc->endpoints[e].workload_uid + 1));
+				 strtol(svc->endpoints[e].workload_uid + 1, NULL, 10));
 	cv_workload_put(&w);
 	cv_service_put(&svc);
 }
