@@ -173,7 +173,7 @@ static const char *ask(enum cv_http_which which, const char *request_line)
 
 static int code_of(const char *answer)
 {
-	return strncmp(answer, "HTTP/1.1 ", 9) ? -1 : atoi(answer + 9);
+	return strncmp(answer, "HTTP/1.1 ", 9) ? -1 : (int)strtol(answer + 9, NULL, 10);
 }
 
 static const char *body_of(const char *answer)
