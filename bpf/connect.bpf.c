@@ -100,17 +100,12 @@ static __always_inline struct cv_decision resolve(struct cv_dial *d)
 	return decision;
 }
 
-/* Routing by mark reaches lo, unless the socket is tied to another device or source. */
-static __always_inline bool may_take_fastpath(struct bpf_sock_addr *ctx, __u32 reason)
-{
-	return control_fastpath() && !ctx->sk->bound_dev_if && reason != CV_REASON_FORGED_SOURCE;
-}
-
 static __always_inline int capture(struct bpf_sock_addr *ctx, struct cv_sk_entry *st, __u32 pod)
 {
 	__u32 mark = ctx->sk->mark;
 
-	if (!may_take_fastpath(ctx, st->reason))
+	/* A forged source is pod_egress's to drop. */
+	if (!control_fastpath() || st->reason == CV_REASON_FORGED_SOURCE)
 		return call_pass(st->reason);
 	if (!listener_is_up(pod, CV_LISTENER_OUTBOUND)) {
 		/* Without bpf_set_retval connect() would say EPERM: pod_egress refuses instead. */
@@ -119,6 +114,8 @@ static __always_inline int capture(struct bpf_sock_addr *ctx, struct cv_sk_entry
 		bpf_set_retval(-ECONNREFUSED);
 		return call_refuse(CV_REASON_NO_LISTENER);
 	}
+	/* On a socket that is bound to another device than lo the mark routes nothing, and pod_egress
+	 * takes over. */
 	if (!(mark & CV_FASTPATH_MARK) && set_mark(ctx, mark | CV_FASTPATH_MARK))
 		st->flags |= CV_SK_MARKED;
 	return call_pass(st->reason);

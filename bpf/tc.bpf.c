@@ -17,7 +17,9 @@
 enum {
 	ETH_SRC_OFF = ETH_ALEN_BYTES,
 	IP4_SRC_OFF = 12,
+	IP4_DST_OFF = 16,
 	IP6_SRC_OFF = 8,
+	IP6_DST_OFF = 24,
 	TCP_SEQ_OFF = 4,
 	TCP_FLAGS_OFF = 12,
 	TCP_CHECK_OFF = 16,
@@ -97,32 +99,22 @@ static __always_inline int refuse(struct __sk_buff *skb, const struct cv_segment
 
 /* Does the IP header name the peer of the socket that sent it? A source route, which needs no
  * privilege, would carry an admitted connection's payload elsewhere. */
-static __always_inline bool names_peer(struct bpf_sock *sk, const struct cv_segment *s)
+static __always_inline bool names_peer(struct __sk_buff *skb, struct bpf_sock *sk)
 {
-	struct cv_addr peer;
+	struct cv_segment s = {};
+	__be16 proto = 0;
+	__be32 dst[4];
 
-	if (sk->family == AF_INET)
-		addr_from_v4(&peer, sk->dst_ip4);
-	else
-		addr_from_words(&peer, sk->dst_ip6[0], sk->dst_ip6[1], sk->dst_ip6[2],
-				sk->dst_ip6[3]);
-	return addr_equal(&peer, &s->tuple.dst);
-}
-
-/* Is the header of the shortest form, without options and extension headers? */
-static __always_inline bool has_plain_header(struct __sk_buff *skb)
-{
-	struct eth_wire eth;
-	struct ip6_wire ip6;
-	__u8 version_ihl;
-
-	if (bpf_skb_load_bytes(skb, 0, &eth, sizeof(eth)))
+	/* dst_ip4 is right in AF_INET6 sockets that talk IPv4, too. */
+	if (parse_link(skb, &s, &proto))
 		return false;
-	if (eth.proto == bpf_htons(ETH_P_IP))
-		return !bpf_skb_load_bytes(skb, sizeof(eth), &version_ihl, 1) &&
-		       version_ihl == 0x45;
-	return eth.proto == bpf_htons(ETH_P_IPV6) &&
-	       !bpf_skb_load_bytes(skb, sizeof(eth), &ip6, sizeof(ip6)) && ip6.next == IPPROTO_TCP;
+	if (proto == bpf_htons(ETH_P_IP))
+		return !bpf_skb_load_bytes(skb, s.l3 + IP4_DST_OFF, dst, sizeof(dst[0])) &&
+		       dst[0] == sk->dst_ip4;
+	return proto == bpf_htons(ETH_P_IPV6) &&
+	       !bpf_skb_load_bytes(skb, s.l3 + IP6_DST_OFF, dst, sizeof(dst)) &&
+	       dst[0] == sk->dst_ip6[0] && dst[1] == sk->dst_ip6[1] && dst[2] == sk->dst_ip6[2] &&
+	       dst[3] == sk->dst_ip6[3];
 }
 
 /* No storage and no SYN: RSTs and TIME_WAIT ACKs have no full socket, and so has what a packet
@@ -156,8 +148,7 @@ static __always_inline int stray(struct __sk_buff *skb, const struct cv_segment 
 	return s->has_payload ? tc_drop(CV_REASON_NO_SOCKET) : tc_next(CV_REASON_NO_PAYLOAD);
 }
 
-static __always_inline int judge_segment(struct __sk_buff *skb, struct bpf_sock *sk,
-					 enum cv_kind kind, __u32 pod)
+static __always_inline int judge_segment(struct __sk_buff *skb, enum cv_kind kind, __u32 pod)
 {
 	struct cv_segment s = {};
 	enum cv_reason why = parse_segment(skb, &s);
@@ -166,11 +157,8 @@ static __always_inline int judge_segment(struct __sk_buff *skb, struct bpf_sock 
 		return tc_next(why);
 	if (why)
 		return tc_drop(why);
-	if (s.is_fragment)
+	if (s.fragment)
 		return tc_drop(CV_REASON_FRAGMENT);
-	if (kind == CV_KIND_DIRECT || kind == CV_KIND_ACCEPTED)
-		return sk && names_peer(sk, &s) ? tc_next(CV_REASON_DIRECT) :
-						  tc_drop(CV_REASON_SOURCE_ROUTED);
 	if (skb->ingress_ifindex)
 		return segment_is_syn(&s) ? refuse(skb, &s, CV_REASON_FORWARDED) :
 					    tc_drop(CV_REASON_FORWARDED);
@@ -204,14 +192,12 @@ int pod_egress(struct __sk_buff *skb)
 		return tc_next(CV_REASON_DAEMON_SOCKET);
 	case CV_KIND_DIRECT:
 	case CV_KIND_ACCEPTED:
-		if (has_plain_header(skb))
-			return tc_next(kind == CV_KIND_DIRECT ? CV_REASON_DIRECT :
-								CV_REASON_ACCEPTED);
-		break;
+		if (!sk || !names_peer(skb, sk))
+			return tc_drop(CV_REASON_SOURCE_ROUTED);
+		return tc_next(kind == CV_KIND_DIRECT ? CV_REASON_DIRECT : CV_REASON_ACCEPTED);
 	default:
-		break;
+		return judge_segment(skb, kind, pod);
 	}
-	return judge_segment(skb, sk, kind, pod);
 }
 
 SEC("tc")

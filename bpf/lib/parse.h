@@ -30,7 +30,7 @@ struct cv_segment {
 	__u8 flags; /* CV_TCP_* */
 	bool has_payload;
 	bool v6;
-	bool is_fragment; /* the first of several */
+	__u16 fragment; /* not 0: the first of several */
 };
 
 struct eth_wire {
@@ -136,17 +136,21 @@ static __always_inline enum cv_reason parse_ip4(struct __sk_buff *skb, struct cv
 	header = (ip.version_ihl & 0x0f) * 4;
 	if (header < sizeof(ip))
 		return CV_REASON_MALFORMED;
-	s->is_fragment = ip.frag & bpf_htons(0x2000);
+	s->fragment = ip.frag & bpf_htons(0x2000);
 	s->l4 = s->l3 + header;
 	addr_from_v4(&s->tuple.src, ip.src);
 	addr_from_v4(&s->tuple.dst, ip.dst);
 	return CV_REASON_NONE;
 }
 
+/* A mask and not four comparisons: each would be a fork of the verifier's in every round of the
+ * loop below. */
 static __always_inline bool is_extension(__u8 next)
 {
-	return next == IPPROTO_HOPOPTS || next == IPPROTO_ROUTING || next == IPPROTO_DSTOPTS ||
-	       next == IPPROTO_FRAGMENT;
+	const __u64 extensions = 1ULL << IPPROTO_HOPOPTS | 1ULL << IPPROTO_ROUTING |
+				 1ULL << IPPROTO_FRAGMENT | 1ULL << IPPROTO_DSTOPTS;
+
+	return next < 64 && (extensions >> next & 1);
 }
 
 /* Walks the extension headers; s->l4 comes in as the offset of the first. */
@@ -159,16 +163,14 @@ static __always_inline enum cv_reason skip_extensions(struct __sk_buff *skb, str
 		if (bpf_skb_load_bytes(skb, s->l4, &ext, sizeof(ext)))
 			return CV_REASON_MALFORMED;
 		if (next == IPPROTO_FRAGMENT) {
-			s->is_fragment = ext.off & bpf_htons(0xfff9);
-			if (ext.off & bpf_htons(0xfff8))
-				return ext.next == IPPROTO_TCP || is_extension(ext.next) ?
-					       CV_REASON_FRAGMENT :
-					       CV_REASON_NOT_TCP;
-			s->l4 += sizeof(ext);
-		} else {
-			s->l4 += (ext.len + 1) * 8;
+			s->fragment = ext.off & bpf_htons(0xfff9);
+			ext.len = 0; /* reserved there */
 		}
+		s->l4 += (ext.len + 1) * 8;
 		next = ext.next;
+		if (s->fragment & bpf_htons(0xfff8))
+			return next == IPPROTO_TCP || is_extension(next) ? CV_REASON_FRAGMENT :
+									   CV_REASON_NOT_TCP;
 	}
 	if (is_extension(next))
 		return CV_REASON_MALFORMED;

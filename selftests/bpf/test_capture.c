@@ -321,23 +321,27 @@ static void test_connection_older_than_enrolment(void **state)
 	}
 }
 
-/* A connection that starts between the pod's entry and its capture is older, too; and being
+/* What connects or is accepted between the pod's entry and its capture is older, too; and being
  * older does not outlive the connection: the socket's next one is captured. */
 static void test_older_ends_with_the_connection(void **state)
 {
 	const struct sockaddr unspec = { .sa_family = AF_UNSPEC };
-	_cleanup_close_ int client = -1, app = -1;
+	_cleanup_close_ int out = -1, out_peer = -1, in = -1, in_peer = -1;
 
 	(void)state;
 	lab_capture(&lab, LAB_A, false);
-	client = lab_connect(A, &W->ip[V4], LAB_PORT);
-	assert_int_equal(lab_accept(W, LAB_WAIT_MS, &app), LAB_APP);
+	out = lab_connect(A, &W->ip[V4], LAB_PORT);
+	assert_int_equal(lab_accept(W, LAB_WAIT_MS, &out_peer), LAB_APP);
+	in = lab_connect(W, &A->ip[V4], LAB_PORT);
+	assert_int_equal(lab_accept(A, LAB_WAIT_MS, &in_peer), LAB_APP);
 	lab_capture(&lab, LAB_A, true);
-	assert_true(lab_talks(client, app));
-	assert_int_equal(connect(client, &unspec, sizeof(unspec)), 0);
-	lab_connect_start(client, &W->ip[V4], LAB_PORT);
-	assert_int_equal(lab_connect_end(client, LAB_WAIT_MS), 0);
-	expect_captured(client, &W->ip[V4]);
+	assert_true(lab_talks(out, out_peer));
+	assert_true(lab_talks(in, in_peer));
+	assert_int_equal(connect(out, &unspec, sizeof(unspec)), 0);
+	lab_connect_start(out, &W->ip[V4], LAB_PORT);
+	assert_int_equal(lab_connect_end(out, LAB_WAIT_MS), 0);
+	expect_captured(out, &W->ip[V4]);
+	assert_int_equal(lab_count(&lab, CV_REASON_REDIRECTED), 0);
 }
 
 int main(void)

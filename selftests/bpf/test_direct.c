@@ -356,6 +356,13 @@ static void test_vip_forgotten_when_reused(void **state)
 	lab_connect_start(client, &B->ip[V4], LAB_PORT);
 	assert_int_equal(lab_connect_end(client, LAB_WAIT_MS), 0);
 	assert_true(lab_is(lab_peer(client), &B->ip[V4], LAB_PORT));
+	assert_int_equal(connect(client, &unspec, sizeof(unspec)), 0);
+	lab_connect_start(client, &vip, SERVICE_PORT);
+	assert_int_equal(lab_connect_end(client, LAB_WAIT_MS), 0);
+	assert_int_equal(connect(client, &unspec, sizeof(unspec)), 0);
+	lab_connect_start(client, &A->ip[V4], LAB_PORT);
+	assert_int_equal(lab_connect_end(client, LAB_WAIT_MS), 0);
+	assert_true(lab_is(lab_peer(client), &A->ip[V4], LAB_PORT));
 }
 
 /* From the wire: plain TCP to the inbound listener, HBONE to its own, whatever the port's owner. */
@@ -409,12 +416,13 @@ static void test_probe(void **state)
 	}
 }
 
-/* The application beside a sidecar on loopback, the pod's own address, and UDP are left alone. */
+/* A sidecar that listens on loopback is the application's own affair, daemon or not. */
 static void test_sidecar_on_127_0_0_1(void **state)
 {
 	static const char *const loopback[] = { "127.0.0.1", "::1", "0.0.0.0", "::" };
 
 	(void)state;
+	lab_unlisten(&lab, LAB_A, CV_LISTENER_OUTBOUND);
 	for (size_t i = 0; i < CV_ARRAY_SIZE(loopback); i++) {
 		_cleanup_close_ int client = -1, app = -1;
 		struct cv_addr ip;
@@ -426,9 +434,12 @@ static void test_sidecar_on_127_0_0_1(void **state)
 	}
 }
 
+/* So is the pod's own address. */
 static void test_pod_to_own_address(void **state)
 {
 	(void)state;
+	lab_unlisten(&lab, LAB_A, CV_LISTENER_OUTBOUND);
+	lab_unlisten(&lab, LAB_A, CV_LISTENER_INBOUND);
 	for (int f = 0; f < FAMILIES; f++) {
 		_cleanup_close_ int client = lab_connect(A, &A->ip[f], LAB_PORT), app = -1;
 
@@ -437,6 +448,7 @@ static void test_pod_to_own_address(void **state)
 	}
 }
 
+/* UDP passes, to a server that answers whoever asks and between connected sockets. */
 static void test_udp_server(void **state)
 {
 	(void)state;
@@ -448,6 +460,7 @@ static void test_udp_server(void **state)
 		assert_int_equal(lab_bind(server, &A->ip[f], LAB_PORT), 0);
 		assert_int_equal(lab_bind(client, &W->ip[f], LAB_PORT), 0);
 		assert_int_equal(lab_connect_start(client, &A->ip[f], LAB_PORT), 0);
+		assert_true(lab_says(client, server, "to a server"));
 		assert_int_equal(lab_connect_start(server, &W->ip[f], LAB_PORT), 0);
 		assert_true(lab_talks(client, server));
 	}

@@ -280,8 +280,8 @@ void lab_down(struct lab *lab)
 		fprintf(stderr, "# lab: %s is not removed\n", lab->bpffs);
 	find_cgroup2(root, sizeof(root));
 	join_cgroup(root);
-	rmdir(lab->cgroup);
-	sh("for n in a b c node w; do ip netns del cv-$1-$n; done", run_id());
+	sh("find $1 -depth -type d -exec rmdir {} +", lab->cgroup);
+	sh("for n in /run/netns/cv-$1-*; do ip netns del ${n##*/}; done", run_id());
 }
 
 void lab_control(struct lab *lab, uint32_t flags, bool host_is_pods)
