@@ -56,7 +56,7 @@ pkg_deb = $(lastword $(subst :, ,$(1)))
 
 DEPS := gcc libc6-dev make pkg-config clang libclang-rt-14-dev clang-format bpftool \
 	$(sort $(foreach p,$(PKGS),$(call pkg_deb,$(p)))) \
-	ca-certificates curl ethtool git iperf3 iproute2 iptables jq kmod libcap2-bin man-db \
+	ca-certificates curl ethtool git gnuplot-nox iperf3 iproute2 iptables jq kmod libcap2-bin man-db \
 	nftables openssl procps python3 python3-cryptography python3-grpcio shellcheck socat tcpdump \
 	util-linux
 
