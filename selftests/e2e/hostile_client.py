@@ -116,8 +116,8 @@ def handshake(address, port, cert=None, key=None, most=None):
 
 
 def garbage(address, port, *_):
-    s = tcp(address, port)
     try:
+        s = tcp(address, port)
         s.sendall(os.urandom(65536))
     except ConnectionError:
         return "closed"
@@ -166,20 +166,11 @@ def window_overflow(address, port, cert, key):
     return flood(s, lambda i: frame(WINDOW, 0, 0, struct.pack(">I", 0x7fffffff)), 10)
 
 
-def stopped_reader(address, port, cert, key):
-    """Opens a stream to an echo server, sends without end, reads nothing: how much is taken?"""
+def ignored_window(address, port, cert, key):
+    """Sends 256 MB on one stream and looks at no window: what it sends too much must not be kept."""
     s = open_h2(address, port, cert, key)
     s.sendall(frame(HEADERS, END_HEADERS, 1, connect_block(f"{address}:7000")))
-    s.settimeout(3)
-    time.sleep(0.5)
-    sent = 0
-    try:
-        while sent < 1 << 30:
-            s.sendall(frame(DATA, 0, 1, b"x" * 16000))
-            sent += 16000
-    except (TimeoutError, ssl.SSLError, ConnectionError):
-        pass
-    return f"taken {sent >> 20} MB"
+    return flood(s, lambda i: frame(DATA, 0, 1, b"x" * 16000), 16000)
 
 
 def half_open(address, port, *_):
@@ -202,7 +193,7 @@ def tls12(address, port, cert, key):
 
 ATTACKS = {f.__name__: f for f in (
     garbage, huge_header, continuation_flood, rapid_reset, settings_flood, ping_flood, bad_requests,
-    window_overflow, stopped_reader, half_open, slow_hello, tls12, handshake)}
+    window_overflow, ignored_window, half_open, slow_hello, tls12, handshake)}
 
 
 def main():

@@ -37,24 +37,14 @@ up()
 mesh_pods >"$CV_TMP/up.log" 2>&1 || up
 mesh_servers >>"$CV_TMP/up.log" 2>&1 || up
 
-# what the kernel holds before anything of ours is loaded; ours carry a cv_ or the program's name
-count_objects()
+# node1's pins, each program and map with its kernel id: what a restart must not make again
+objects()
 {
-	bpftool prog show -j | jq '[.[] | select(.name | test("^(pod_|node_sockops|mark_older|sweep_|sock_kill)"))] | length'
+	find "$(node_bpffs node1)" -type f | sort | while read -r pin; do
+		echo "$pin $(bpftool -j prog show pinned "$pin" 2>/dev/null | jq .id)" \
+			"$(bpftool -j map show pinned "$pin" 2>/dev/null | jq .id)"
+	done
 }
-
-
-count_rules()
-{
-	for pod in client near far; do
-		pod_exec $pod ip rule
-		pod_exec $pod ip -6 rule
-		pod_exec $pod ip route show table all
-		pod_exec $pod ip -6 route show table all
-		pod_exec $pod sysctl net.ipv4.conf.lo.accept_local
-	done | grep -v '^ff00\|multicast\|cache' | sort | md5sum
-}
-
 
 # --- enrolment of a live pod ---
 tick older_same client $NEAR4 7000
@@ -90,7 +80,7 @@ check_not "refused: no such pod to remove" ctl node1 pod del default/nobody
 tick direct client $NEAR4 7000
 tick fixed client $FAR4 7000
 sleep 0.5
-progs_before=$(count_objects)
+objects_before=$(objects)
 capture_start node1 "$CV_TMP/dead.pcap" tcp
 daemon_stop node1 KILL
 check "a new direct flow opens without the daemon" call $NEAR4 7000 -m echo -n 100000
@@ -104,11 +94,11 @@ check "service VIPs of the other node are refused too" \
 	call $FAR_VIP4 80 -s secret-of-the-test -x ECONNREFUSED,ECONNRESET
 capture_stop node1
 check_not "no plaintext of a captured flow is on the wire" grep -qa secret-of-the-test "$CV_TMP/dead.pcap"
-check_eq "programs stay" "$progs_before" "$(count_objects)"
+check_eq "programs, maps and links stay" "$objects_before" "$(objects)"
 daemon_start node1
 check "the daemon starts again" wait_ready node1
 check_eq "it adopted both pods" 2 "$(ctl node1 pod list -o json | jq length)"
-check_eq "no program was loaded twice" "$progs_before" "$(count_objects)"
+check_eq "nothing was loaded twice" "$objects_before" "$(objects)"
 check "HBONE works again" wait_for 10 call $FAR4 7000 -m echo -n 1000
 check "direct works again" call $NEAR4 7000 -m echo -n 1000
 check "the direct flow never noticed" lived direct

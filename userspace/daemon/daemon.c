@@ -309,9 +309,14 @@ static int start_bpf(struct cv_daemon *d)
 	return r;
 }
 
+/* What a failed first start has loaded goes away again; what an earlier daemon left stays. */
 static void stop_bpf(struct cv_daemon *d)
 {
+	bool unload = d->bpf && d->failed && !cv_bpf_adopted(d->bpf);
+
 	cv_bpf_close(&d->bpf);
+	if (unload && cv_bpf_unload(d->env.bpffs_dir) < 0)
+		cv_warn("%s could not be emptied", d->env.bpffs_dir);
 }
 
 static int start_proxy(struct cv_daemon *d)
@@ -451,8 +456,8 @@ static void stop_http(struct cv_daemon *d)
 	d->http_started = false;
 }
 
-/* The first whole state: workloads, then pods that were enrolled before, then verdicts. */
-static int start_state(struct cv_daemon *d)
+/* Before the kernel is touched: a bad file at start must leave nothing behind. */
+static int start_source(struct cv_daemon *d)
 {
 	char error[512];
 	int r;
@@ -468,7 +473,19 @@ static int start_state(struct cv_daemon *d)
 	}
 	cv_store_set_warm(d->store);
 	cv_ready_done(d->telemetry, "state manager");
-	r = cv_pods_adopt(d->pods);
+	return 0;
+}
+
+static void stop_source(struct cv_daemon *d)
+{
+	cv_local_file_stop(&d->file);
+}
+
+/* The pods that were enrolled before; then their verdicts; then the listeners accept. */
+static int start_pods(struct cv_daemon *d)
+{
+	int r = cv_pods_adopt(d->pods);
+
 	if (r < 0)
 		return cv_log_err(r, "pods that were enrolled before");
 	if (r > 0)
@@ -479,11 +496,6 @@ static int start_state(struct cv_daemon *d)
 	cv_ready_done(d->telemetry, "proxy");
 	cv_ready_done(d->telemetry, "workload proxy manager");
 	return 0;
-}
-
-static void stop_state(struct cv_daemon *d)
-{
-	cv_local_file_stop(&d->file);
 }
 
 static void on_sigterm(evutil_socket_t fd, short what, void *arg)
@@ -538,6 +550,7 @@ static const struct stage {
 	{ "telemetry", start_telemetry, stop_telemetry },
 	{ "certificates", start_certs, stop_certs },
 	{ "store", start_store, stop_store },
+	{ "workloads", start_source, stop_source },
 	{ "BPF programs", start_bpf, stop_bpf },
 	{ "proxy", NULL, stop_proxy },
 	{ "workers", start_workers, stop_workers },
@@ -546,7 +559,7 @@ static const struct stage {
 	{ "node", start_node, stop_node },
 	{ "control socket", start_control_socket, stop_control_socket },
 	{ "HTTP servers", start_http, stop_http },
-	{ "state", start_state, stop_state },
+	{ "pods", start_pods, NULL },
 	{ "signals", start_signals, stop_signals },
 };
 
@@ -559,8 +572,10 @@ int cv_daemon_start(struct cv_daemon *d)
 	for (size_t i = 0; i < CV_ARRAY_SIZE(stages); i++) {
 		int r = stages[i].start ? stages[i].start(d) : 0;
 
-		if (r < 0)
+		if (r < 0) {
+			d->failed = true;
 			return cv_log_err(r, "start: %s", stages[i].name);
+		}
 	}
 	cv_info("ready after %llu ms", (unsigned long long)(cv_now_ms() - d->started_ms));
 	return 0;

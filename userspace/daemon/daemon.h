@@ -51,6 +51,7 @@ struct cv_daemon {
 	bool compile_due; /* a compile is queued on the control worker */
 	bool http_started;
 	bool draining;
+	bool failed; /* to start */
 };
 
 /* Starts everything; on failure logs why, undoes it and returns -errno. */
