@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * Label sets. The labels of a connection are printed once, as the exposition wants them, and
- * that text is the key. Names, order and values are ztunnel's; `tier` is ours and comes last.
+ * Label sets. The labels of a series are printed once, when it is made, as the exposition wants
+ * them. Names, order and values are ztunnel's; `tier` is ours and comes last.
  */
 #include "userspace/telemetry/series.h"
 
@@ -11,140 +11,193 @@
 
 #include "userspace/telemetry/telemetry.h"
 
-enum { LABELS_BYTES = 16384 }; /* names are at most 253 bytes, so 28 labels fit */
+_Static_assert(sizeof(struct cv_series_key) ==
+		       2 * sizeof(struct cv_series_end) + 3 * sizeof(cv_str) + 4 * sizeof(uint32_t),
+	       "a key is compared as bytes");
 
-struct labels {
-	size_t len;
-	size_t flags_at;
-	bool cut;
-	char text[LABELS_BYTES];
-};
+/* --- keys --- */
 
-static void add_raw(struct labels *l, const char *text)
+static void set_end(struct cv_series_end *end, const struct cv_workload *w,
+		    const struct cv_identity *proven)
 {
-	size_t n = strlen(text);
+	if (w) {
+		end->workload_name = w->workload_name;
+		end->canonical_name = w->canonical_name;
+		end->canonical_revision = w->canonical_revision;
+		end->ns = w->ns;
+		end->cluster_id = w->cluster_id;
+		end->region = w->locality.region;
+		end->zone = w->locality.zone;
+	}
+	if (proven)
+		end->principal = *proven;
+}
 
-	if (n >= sizeof(l->text) - l->len) {
-		l->cut = true;
+/* Borrows every string. */
+static void make_key(struct cv_series_key *key, const struct cv_traffic_info *info)
+{
+	const struct cv_workload *dst = info->dst;
+
+	*key = (struct cv_series_key){
+		.reporter = info->reporter,
+		.tier = info->tier,
+		.mtls = info->mtls,
+		.located = info->src || dst,
+	};
+	set_end(&key->src, info->src, info->src_identity);
+	set_end(&key->dst, dst, info->dst_identity);
+	/* The destination's principal is what was proven, else what its record claims. */
+	if (!info->dst_identity && dst && dst->service_account)
+		key->dst.principal =
+			(struct cv_identity){ dst->trust_domain, dst->ns, dst->service_account };
+	if (!info->service)
 		return;
+	key->service_host = info->service->hostname;
+	key->service_ns = info->service->ns;
+	key->service_name = info->service->name;
+}
+
+/* Calls fn for each string of a key. */
+static void each_string(struct cv_series_key *key, void (*fn)(cv_str *s))
+{
+	cv_str *const strings[] = {
+		&key->src.workload_name,
+		&key->src.canonical_name,
+		&key->src.canonical_revision,
+		&key->src.ns,
+		&key->src.cluster_id,
+		&key->src.region,
+		&key->src.zone,
+		&key->dst.workload_name,
+		&key->dst.canonical_name,
+		&key->dst.canonical_revision,
+		&key->dst.ns,
+		&key->dst.cluster_id,
+		&key->dst.region,
+		&key->dst.zone,
+		&key->src.principal.trust_domain,
+		&key->src.principal.ns,
+		&key->src.principal.sa,
+		&key->dst.principal.trust_domain,
+		&key->dst.principal.ns,
+		&key->dst.principal.sa,
+		&key->service_host,
+		&key->service_ns,
+		&key->service_name,
+	};
+
+	_Static_assert(sizeof(strings) == offsetof(struct cv_series_key, reporter),
+		       "every string of the key is listed");
+	for (size_t i = 0; i < sizeof(strings) / sizeof(strings[0]); i++)
+		fn(strings[i]);
+}
+
+static void ref_string(cv_str *s)
+{
+	*s = cv_str_ref(*s);
+}
+
+static uint64_t hash_key(const struct cv_series_key *key)
+{
+	const uint64_t *words = (const uint64_t *)key;
+	uint64_t h = 0;
+
+	for (size_t i = 0; i < sizeof(*key) / sizeof(*words); i++) {
+		h = (h ^ words[i]) * 0x9e3779b97f4a7c15ull;
+		h ^= h >> 32;
 	}
-	memcpy(l->text + l->len, text, n + 1);
-	l->len += n;
-}
-
-static void add(struct labels *l, const char *name, const char *value)
-{
-	char escaped[2 * CV_IDENTITY_TEXT];
-
-	add_raw(l, l->len ? "," : "");
-	add_raw(l, name);
-	add_raw(l, "=\"");
-	add_raw(l, value && *value ? cv_metric_escape(value, escaped, sizeof(escaped)) : "unknown");
-	add_raw(l, "\"");
-}
-
-static void add_end(struct labels *l, const char *end, const char *name, const char *value)
-{
-	char full[64];
-
-	snprintf(full, sizeof(full), "%s_%s", end, name);
-	add(l, full, value);
-}
-
-static void add_workload(struct labels *l, const char *end, const struct cv_workload *w,
-			 const char *principal)
-{
-	static const struct cv_workload unknown;
-
-	w = w ? w : &unknown;
-	add_end(l, end, "workload", w->workload_name);
-	add_end(l, end, "canonical_service", w->canonical_name);
-	add_end(l, end, "canonical_revision", w->canonical_revision);
-	add_end(l, end, "workload_namespace", w->ns);
-	add_end(l, end, "principal", principal);
-	add_end(l, end, "app", w->canonical_name);
-	add_end(l, end, "version", w->canonical_revision);
-	add_end(l, end, "cluster", w->cluster_id);
-}
-
-/* The destination's principal is what was proven, else what its record claims. */
-static const char *destination_principal(const struct cv_traffic_info *info,
-					 char buf[CV_IDENTITY_TEXT])
-{
-	const struct cv_workload *w = info->dst;
-	struct cv_identity claimed;
-
-	if (info->dst_identity)
-		return cv_identity_text(info->dst_identity, buf);
-	if (!w || !w->service_account)
-		return NULL;
-	claimed = (struct cv_identity){ w->trust_domain, w->ns, w->service_account };
-	return cv_identity_text(&claimed, buf);
-}
-
-static void add_locality(struct labels *l, const char *end, const struct cv_workload *w)
-{
-	add_end(l, end, "region", w ? w->locality.region : NULL);
-	add_end(l, end, "zone", w ? w->locality.zone : NULL);
-}
-
-static void print_labels(struct labels *l, const struct cv_traffic_info *info)
-{
-	const struct cv_service *svc = info->service;
-	char buf[CV_IDENTITY_TEXT];
-
-	l->len = 0;
-	l->cut = false;
-	add(l, "reporter", info->reporter == CV_REPORTER_SOURCE ? "source" : "destination");
-	add_workload(l, "source", info->src,
-		     info->src_identity ? cv_identity_text(info->src_identity, buf) : NULL);
-	add(l, "destination_service", svc ? svc->hostname : NULL);
-	add(l, "destination_service_namespace", svc ? svc->ns : NULL);
-	add(l, "destination_service_name", svc ? svc->name : NULL);
-	add_workload(l, "destination", info->dst, destination_principal(info, buf));
-	add(l, "request_protocol", "tcp");
-	add_raw(l, ",response_flags=\"");
-	l->flags_at = l->len;
-	add_raw(l, "\"");
-	add(l, "connection_security_policy", info->mtls ? "mutual_tls" : "unknown");
-	if (info->src || info->dst) {
-		add_locality(l, "source", info->src);
-		add_locality(l, "destination", info->dst);
-	}
-	add(l, "tier", cv_tier_text(info->tier));
-}
-
-/* FNV-1a, enough for labels that we make ourselves and bound. */
-static uint64_t hash_labels(const struct labels *l)
-{
-	uint64_t h = 0xcbf29ce484222325ull;
-
-	for (size_t i = 0; i < l->len; i++)
-		h = (h ^ (uint8_t)l->text[i]) * 0x100000001b3ull;
 	return h;
 }
 
-static struct cv_series *find(struct cv_series_table *t, const struct labels *l, uint64_t hash)
-{
-	struct cv_series *s =
-		atomic_load_explicit(&t->bucket[hash % CV_SERIES_BUCKETS], memory_order_acquire);
+/* --- labels --- */
 
-	while (s && (s->hash != hash || strcmp(s->labels, l->text)))
+static void put(FILE *out, const char *end, const char *name, const char *value)
+{
+	char escaped[2 * CV_IDENTITY_TEXT];
+
+	fprintf(out, ",%s%s=\"%s\"", end, name,
+		value && *value ? cv_metric_escape(value, escaped, sizeof(escaped)) : "unknown");
+}
+
+static void put_end(FILE *out, const char *end, const struct cv_series_end *e)
+{
+	char principal[CV_IDENTITY_TEXT];
+
+	put(out, end, "workload", e->workload_name);
+	put(out, end, "canonical_service", e->canonical_name);
+	put(out, end, "canonical_revision", e->canonical_revision);
+	put(out, end, "workload_namespace", e->ns);
+	put(out, end, "principal",
+	    cv_identity_is_set(&e->principal) ? cv_identity_text(&e->principal, principal) : NULL);
+	put(out, end, "app", e->canonical_name);
+	put(out, end, "version", e->canonical_revision);
+	put(out, end, "cluster", e->cluster_id);
+}
+
+static void put_locality(FILE *out, const char *end, const struct cv_series_end *e)
+{
+	put(out, end, "region", e->region);
+	put(out, end, "zone", e->zone);
+}
+
+static int print_labels(struct cv_series *s)
+{
+	const struct cv_series_key *key = &s->key;
+	size_t size;
+	FILE *out = open_memstream(&s->labels, &size);
+
+	if (!out)
+		return -ENOMEM;
+	fprintf(out, "reporter=\"%s\"",
+		key->reporter == CV_REPORTER_SOURCE ? "source" : "destination");
+	put_end(out, "source_", &key->src);
+	put(out, "", "destination_service", key->service_host);
+	put(out, "", "destination_service_namespace", key->service_ns);
+	put(out, "", "destination_service_name", key->service_name);
+	put_end(out, "destination_", &key->dst);
+	fputs(",request_protocol=\"tcp\",response_flags=\"", out);
+	s->flags_at = (size_t)ftello(out);
+	fprintf(out, "\",connection_security_policy=\"%s\"", key->mtls ? "mutual_tls" : "unknown");
+	if (key->located) {
+		put_locality(out, "source_", &key->src);
+		put_locality(out, "destination_", &key->dst);
+	}
+	put(out, "", "tier", cv_tier_text(key->tier));
+	return fclose(out) ? -ENOMEM : 0;
+}
+
+/* --- the table --- */
+
+static void free_series(struct cv_series *s)
+{
+	each_string(&s->key, cv_str_put);
+	free(s->labels);
+	free(s);
+}
+
+static struct cv_series *find(struct cv_series *_Atomic *bucket, const struct cv_series_key *key)
+{
+	struct cv_series *s = atomic_load_explicit(bucket, memory_order_acquire);
+
+	while (s && memcmp(&s->key, key, sizeof(*key)))
 		s = s->same_bucket;
 	return s;
 }
 
 /* Under lock. */
-static struct cv_series *insert(struct cv_series_table *t, const struct labels *l, uint64_t hash)
+static struct cv_series *insert(struct cv_series_table *t, struct cv_series *_Atomic *bucket,
+				const struct cv_series_key *key)
 {
-	struct cv_series *_Atomic *bucket = &t->bucket[hash % CV_SERIES_BUCKETS];
-	struct cv_series *s = calloc(1, sizeof(*s) + l->len + 1);
+	struct cv_series *s = calloc(1, sizeof(*s));
 
 	if (!s)
 		return NULL;
-	memcpy(s->labels, l->text, l->len + 1);
-	s->flags_at = l->flags_at;
-	s->hash = hash;
+	s->key = *key;
+	each_string(&s->key, ref_string);
+	if (print_labels(s) < 0) {
+		free_series(s);
+		return NULL;
+	}
 	s->same_bucket = atomic_load_explicit(bucket, memory_order_relaxed);
 	atomic_store_explicit(bucket, s, memory_order_release);
 	atomic_store_explicit(t->last ? &t->last->next : &t->first, s, memory_order_release);
@@ -152,18 +205,18 @@ static struct cv_series *insert(struct cv_series_table *t, const struct labels *
 	return s;
 }
 
-static struct cv_series *find_or_insert(struct cv_series_table *t, const struct labels *l,
+static struct cv_series *find_or_insert(struct cv_series_table *t, const struct cv_series_key *key,
 					bool counted)
 {
-	uint64_t hash = hash_labels(l);
-	struct cv_series *s = find(t, l, hash);
+	struct cv_series *_Atomic *bucket = &t->bucket[hash_key(key) % CV_SERIES_BUCKETS];
+	struct cv_series *s = find(bucket, key);
 
 	if (s)
 		return s;
 	pthread_mutex_lock(&t->lock);
-	s = find(t, l, hash);
+	s = find(bucket, key);
 	if (!s && (!counted || t->n < t->max)) {
-		s = insert(t, l, hash);
+		s = insert(t, bucket, key);
 		if (s && counted)
 			t->n++;
 	}
@@ -173,32 +226,29 @@ static struct cv_series *find_or_insert(struct cv_series_table *t, const struct 
 
 struct cv_series *cv_series_get(struct cv_series_table *t, const struct cv_traffic_info *info)
 {
-	static char overflow[] = "overflow";
-	const struct cv_workload stand_in = { .workload_name = overflow };
-	/* Two reporters, a few tiers, mTLS or not: there are not many of these. */
-	const struct cv_traffic_info rest = {
-		.reporter = info->reporter,
-		.tier = info->tier,
-		.mtls = info->mtls,
-		.src = &stand_in,
-		.dst = &stand_in,
-	};
-	struct cv_series *s = NULL;
-	struct labels l;
+	struct cv_series_key key;
+	struct cv_series *s;
 
-	print_labels(&l, info);
-	if (!l.cut)
-		s = find_or_insert(t, &l, true);
+	make_key(&key, info);
+	s = find_or_insert(t, &key, true);
 	if (s)
 		return s;
 	atomic_fetch_add_explicit(&t->overflowed, 1, memory_order_relaxed);
-	print_labels(&l, &rest);
-	return find_or_insert(t, &l, false);
+	/* Two reporters, a few tiers, mTLS or not: there are not many of these. */
+	key = (struct cv_series_key){
+		.reporter = info->reporter,
+		.tier = info->tier,
+		.mtls = info->mtls,
+		.src.workload_name = t->overflow,
+		.dst.workload_name = t->overflow,
+	};
+	return find_or_insert(t, &key, false);
 }
 
 void cv_series_init(struct cv_series_table *t, unsigned max)
 {
 	t->max = max;
+	t->overflow = cv_str_new("overflow");
 	pthread_mutex_init(&t->lock, NULL);
 }
 
@@ -208,7 +258,8 @@ void cv_series_fini(struct cv_series_table *t)
 
 	for (; s; s = next) {
 		next = atomic_load(&s->next);
-		free(s);
+		free_series(s);
 	}
+	cv_str_put(&t->overflow);
 	pthread_mutex_destroy(&t->lock);
 }
