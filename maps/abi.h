@@ -43,8 +43,15 @@ enum cv_port {
 	CV_PORT_HBONE = 15008,
 };
 
-/* The fast path's routing mark: one bit, added to whatever the application set, and the
- * policy-routing table that it selects inside the pod (`ip rule fwmark BIT/BIT lookup TABLE`). */
+/* The routing mark: one bit, added to whatever the application set, by connect() on the fast path
+ * and by pod_egress on what it brings back. Inside the pod and for each family that it has,
+ *
+ *     ip rule fwmark BIT/BIT lookup TABLE priority PRIORITY
+ *     ip route local default dev lo table TABLE src <an address of the pod>
+ *
+ * make any destination local. `src` is what a socket without a bound source gets; IPv6 needs it
+ * as much as IPv4. net.ipv4.conf.lo.accept_local=1 is needed by what pod_egress brings back
+ * alone: it has lost its route, and IPv4 suspects its own source address. */
 #define CV_FASTPATH_MARK 0x20000000u
 #define CV_ROUTE_TABLE	 15001
 /* Priority of culvert's `ip rule` entries, before the kernel's main table rule (32766). */

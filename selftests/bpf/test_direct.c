@@ -14,8 +14,10 @@
 #include <cmocka.h>
 
 #include <arpa/inet.h>
+#include <bpf/bpf.h>
 #include <errno.h>
 #include <poll.h>
+#include <stdio.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -232,6 +234,34 @@ static void test_verdict_read_again_at_arrival(void **state)
 	lab_verdict(&lab, LAB_A, LAB_B, CV_ANSWER_DENY);
 	assert_int_equal(lab_sh(B, "nft delete table inet lost"), 0);
 	assert_int_equal(lab_accept(B, LAB_WAIT_MS, &server), LAB_INBOUND);
+}
+
+/* A pod that holds its share of cv_attested gets no more: what was to be direct goes to the daemon
+ * by TC, unattested; the share comes back with the connections. */
+static void test_attested_full(void **state)
+{
+	_cleanup_close_ int map = -1, client = -1, server = -1;
+	struct cv_usage_entry usage, full = { .attested = CV_MAX_ATTESTED_POD };
+	struct cv_attested_entry e;
+	struct cv_tuple t;
+	char path[160];
+
+	(void)state;
+	snprintf(path, sizeof(path), "%s/maps/cv_usage", lab.bpffs);
+	map = bpf_obj_get(path);
+	assert_true(map >= 0);
+	assert_int_equal(bpf_map_lookup_elem(map, &A->pod, &usage), 0);
+	assert_int_equal(usage.attested, 0);
+	assert_int_equal(bpf_map_update_elem(map, &A->pod, &full, BPF_ANY), 0);
+	lab_verdict(&lab, LAB_A, LAB_B, CV_ANSWER_ALLOW);
+	client = lab_connect(A, &B->ip[V4], LAB_PORT);
+	bpf_map_update_elem(map, &A->pod, &usage, BPF_ANY);
+	assert_int_equal(lab_accept(A, LAB_WAIT_MS, &server), LAB_OUTBOUND);
+	assert_int_equal(lab_count(&lab, CV_REASON_ATTESTED_FULL), 1);
+	assert_true(lab_count(&lab, CV_REASON_REDIRECTED) > 0);
+	t = lab_tuple(client);
+	assert_int_equal(cv_table_attested_get(lab.bpf, &t, &e), -ENOENT);
+	assert_true(lab_talks(client, server));
 }
 
 static struct cv_addr vip_of(int f)
@@ -495,6 +525,7 @@ int main(void)
 		TEST(test_not_direct),
 		TEST(test_verdict_of_a_port),
 		TEST(test_verdict_read_again_at_arrival),
+		TEST(test_attested_full),
 		TEST(test_vip_rewrite_getpeername),
 		TEST(test_vip_v4_mapped),
 		TEST(test_vip_remote_endpoint_is_noted),
