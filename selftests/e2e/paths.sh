@@ -21,7 +21,7 @@ took()
 	shift
 	before=$(opened node1 "$tier")
 	"$@" || return
-	wait_for 10 more_opened "$tier" "$before" ||
+	wait_for "${report_s:-10}" more_opened "$tier" "$before" ||
 		{ echo "no new connection of tier $tier: still $before"; return 1; }
 }
 
@@ -79,12 +79,15 @@ cat >"$LAB/node1.culvert.yaml" <<END
 sameNode:
   pods: {default/near: tls}
 END
-check "sameNode: tls takes effect within seconds" wait_for 10 took tls call $NEAR4 7000 $echoes
+report_s=1
+check "sameNode: tls takes effect within seconds" wait_for 30 took tls call $NEAR4 7000 $echoes
+report_s=10
 check "sameNode: tls by VIP" took tls call $NEAR_VIP4 80 $echoes
 check "sameNode: tls, the server sees the client's address" call $NEAR4 7001 -m line -e $CLIENT4
 rm "$LAB/node1.culvert.yaml"
 echo "sameNode: {mesh: direct}" >"$LAB/node1.culvert.yaml"
-check "back to direct" wait_for 10 took direct call $NEAR4 7000 $echoes
+report_s=1
+check "back to direct" wait_for 30 took direct call $NEAR4 7000 $echoes
 
 # --- nothing is left of any of them ---
 check "no live connection is listed when all are closed" wait_for 10 sh -c \
