@@ -405,6 +405,27 @@ static void test_client_floods(void **state)
 	stop(&p);
 }
 
+/* Three digits that are no status are no answer. */
+static void test_odd_status(void **state)
+{
+	uint8_t block[64];
+	size_t len = field(block, ":status", "045");
+	struct cv_h2_stream *s;
+	struct peer p;
+
+	(void)state;
+	start(&p, false);
+	assert_int_equal(cv_h2_connect(p.end.h2,
+				       &(struct cv_h2_connect){ .authority = "10.0.0.1:80" }, NULL,
+				       &s),
+			 0);
+	assert_int_equal(feed(&p), 0);
+	put_frame(&p, NGHTTP2_HEADERS, NGHTTP2_FLAG_END_HEADERS, 1, block, len);
+	assert_int_equal(feed(&p), 0);
+	assert_int_equal(cv_h2_streams(p.end.h2), 0);
+	stop(&p);
+}
+
 /* What is no HTTP/2 ends the connection, with a reason. */
 static void test_garbage(void **state)
 {
@@ -467,6 +488,7 @@ int main(void)
 		cmocka_unit_test(test_refusals),
 		cmocka_unit_test(test_too_many_streams),
 		cmocka_unit_test(test_client_floods),
+		cmocka_unit_test(test_odd_status),
 		cmocka_unit_test(test_garbage),
 		cmocka_unit_test(test_window_overrun),
 	};

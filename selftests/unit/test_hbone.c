@@ -102,6 +102,8 @@ static void test_baggage_parse(void **state)
 		{ "k8s.daemonset.name=d", NULL, NULL, NULL },
 		{ "k8s..name=d,k8s.name=e,k8s.pod=f", NULL, NULL, NULL },
 		{ "k8s.namespace.name=\xc3\xa9", NULL, NULL, NULL },
+		{ "k8s.namespace.name=a\x7f", NULL, NULL, NULL },
+		{ "k8s.namespace.name=a\tb", "a\tb", NULL, NULL },
 		{ "", NULL, NULL, NULL },
 	};
 
@@ -115,6 +117,17 @@ static void test_baggage_parse(void **state)
 		assert_string_equal(cv_str_text(b.workload_name), rows[i].name ? rows[i].name : "");
 		cv_baggage_fini(&b);
 	}
+}
+
+/* Bytes that end a C string would make two names one. */
+static void test_baggage_nul(void **state)
+{
+	struct cv_baggage b = {};
+
+	(void)state;
+	cv_baggage_parse(&b, "k8s.namespace.name=a\0b", 22);
+	assert_null(b.ns);
+	assert_null(cv_forwarded_host("host=a\0b", 8));
 }
 
 /* Several header lines are one; what the later says counts. */
@@ -290,6 +303,7 @@ int main(void)
 		cmocka_unit_test_teardown(test_baggage_format, no_strings_left),
 		cmocka_unit_test_teardown(test_baggage_round_trip, no_strings_left),
 		cmocka_unit_test_teardown(test_baggage_parse, no_strings_left),
+		cmocka_unit_test_teardown(test_baggage_nul, no_strings_left),
 		cmocka_unit_test_teardown(test_baggage_lines, no_strings_left),
 		cmocka_unit_test_teardown(test_forwarded, no_strings_left),
 		cmocka_unit_test(test_traceparent),

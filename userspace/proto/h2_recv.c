@@ -103,6 +103,9 @@ static int on_headers(struct cv_h2 *h2, struct cv_h2_stream *s, const nghttp2_fr
 			h2->ops->on_request(h2->conn, s, &b->request);
 	} else if (b->status >= 100 && b->status < 200) {
 		return cv_h2_limit_control(h2);
+	} else if (!s->answered && b->status < 100) {
+		cv_h2_reset(s, NGHTTP2_PROTOCOL_ERROR); /* "045" are three digits, and no status */
+		return cv_h2_limit_reset(h2);
 	} else if (!s->answered) {
 		s->answered = true;
 		h2->ops->on_response(h2->conn, s, b->status, b->has_baggage ? &b->baggage : NULL);

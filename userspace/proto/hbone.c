@@ -24,10 +24,11 @@ static bool text_is(struct text t, const char *want)
 	return t.len == strlen(want) && !memcmp(t.at, want, t.len);
 }
 
+/* Visible ASCII, spaces and tabs: what a field may hold to be read as text. */
 static bool is_ascii(const char *value, size_t len)
 {
 	for (size_t i = 0; i < len; i++) {
-		if ((unsigned char)value[i] >= 0x80)
+		if ((value[i] < ' ' || value[i] > '~') && value[i] != '\t')
 			return false;
 	}
 	return true;
