@@ -40,7 +40,6 @@ peer_up()
 {
 	dev_root || return
 	: >"$LAB/$1.pods"
-	cleanup rm -rf "$LAB/$1.zds"
 	/usr/bin/python3 "$INTEROP/zds.py" "$LAB/$1.zds" "$LAB/$1.pods" >"$LAB/$1.zds.log" 2>&1 &
 	echo $! >"$LAB/daemons/$1-zds.pid"
 	lab_exec='exec' node_exec "$1" /usr/bin/python3 "$INTEROP/istio_ca.py" "$LAB/ca" $INTEROP_CA_PORT \

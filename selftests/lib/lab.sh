@@ -15,6 +15,7 @@
 
 LAB=$CV_TMP/lab
 : "${LAB_NAMESPACE:=default}"
+cleanup lab_down
 
 # ---- nodes ---------------------------------------------------------------------------------------
 
@@ -23,7 +24,6 @@ lab_up()
 {
 	mkdir -p "$LAB/pods" "$LAB/services" "$LAB/daemons" "$LAB/captures" "$LAB/ca"
 	chmod 700 "$LAB/ca"
-	cleanup lab_down
 	lab_nr=0
 	lab_last=
 	for lab_node; do
