@@ -497,13 +497,19 @@ int proxylab_outbound(struct proxylab *lab, unsigned w, const char *ip, uint16_t
 	return capture(lab, w, &client, &in);
 }
 
-int proxylab_plain(struct proxylab *lab, unsigned w, const char *client_ip, const char *ip,
-		   uint16_t port)
+int proxylab_plain_from(struct proxylab *lab, unsigned w, const char *client_ip,
+			uint16_t client_port, const char *ip, uint16_t port)
 {
-	struct cv_sockaddr client = address(client_ip, 0);
+	struct cv_sockaddr client = address(client_ip, client_port);
 	struct inject in = { .dst = address(ip, port), .plain = true };
 
 	return capture(lab, w, &client, &in);
+}
+
+int proxylab_plain(struct proxylab *lab, unsigned w, const char *client_ip, const char *ip,
+		   uint16_t port)
+{
+	return proxylab_plain_from(lab, w, client_ip, 0, ip, port);
 }
 
 struct cv_proxy_stats proxylab_stats(struct proxylab *lab)

@@ -63,6 +63,8 @@ int proxylab_outbound(struct proxylab *lab, unsigned w, const char *ip, uint16_t
 /* The same as an inbound plain connection of client_ip. */
 int proxylab_plain(struct proxylab *lab, unsigned w, const char *client_ip, const char *ip,
 		   uint16_t port);
+int proxylab_plain_from(struct proxylab *lab, unsigned w, const char *client_ip,
+			uint16_t client_port, const char *ip, uint16_t port);
 /* 0 or -errno of connect(). */
 int proxylab_try_connect(const char *ip, uint16_t port);
 struct cv_proxy_stats proxylab_stats(struct proxylab *lab);

@@ -513,6 +513,67 @@ static void test_policy_change_closes(void **state)
 	cv_close(&other);
 }
 
+struct next_port {
+	unsigned worker, port;
+};
+
+static void set_next_port(void *arg)
+{
+	const struct next_port *next = arg;
+
+	lab.proxy->workers[next->worker].leg_port = next->port - CV_LEG_PORT_FIRST;
+}
+
+/* A client that uses a port of the legs' range itself: no leg takes that port while it lives, and it
+ * is free again afterwards. */
+static void test_leg_avoids_client_port(void **state)
+{
+	struct next_port next = { .worker = 0 };
+	struct cv_sockaddr own, peer;
+	struct pair p, q;
+
+	(void)state;
+	p.client = proxylab_plain_from(&lab, 0, "127.0.0.5", CV_LEG_PORT_FIRST + 100, SERVER, PORT);
+	p.server = proxylab_accept(listener, NULL);
+	assert_int_equal(cv_sock_local(p.client, &own), 0);
+	next.port = own.port;
+	proxylab_run(lab.workers[0], set_next_port, &next);
+	q.client = proxylab_plain(&lab, 0, "127.0.0.5", SERVER, PORT);
+	q.server = proxylab_accept(listener, &peer);
+	assert_int_equal(peer.port, own.port + 1);
+	close_pair(&q);
+	close_pair(&p);
+	expect_connections(0);
+	proxylab_run(lab.workers[0], set_next_port, &next);
+	q.client = proxylab_plain(&lab, 0, "127.0.0.5", SERVER, PORT);
+	q.server = proxylab_accept(listener, &peer);
+	assert_int_equal(peer.port, own.port);
+	close_pair(&q);
+}
+
+/* More sessions, one after the other, than there are ports for legs would take a minute if a port
+ * in TIME_WAIT were lost: here the same port serves again at once, though we closed first. */
+static void test_leg_port_in_time_wait(void **state)
+{
+	struct next_port next = { .worker = 0, .port = CV_LEG_PORT_FIRST + 200 };
+	struct cv_sockaddr peer;
+
+	(void)state;
+	for (int i = 0; i < 5; i++) {
+		struct pair p;
+
+		proxylab_run(lab.workers[0], set_next_port, &next);
+		p.client = proxylab_plain(&lab, 0, "127.0.0.5", SERVER, PORT);
+		p.server = proxylab_accept(listener, &peer);
+		assert_int_equal(peer.port, next.port);
+		say(p.client, p.server, "first to close");
+		cv_close(&p.client);
+		expect_eof(p.server);
+		cv_close(&p.server);
+		expect_connections(0);
+	}
+}
+
 /* ---- hostile ------------------------------------------------------------------------------------------ */
 
 /* Garbage on 15008 costs its connection and nothing else. */
@@ -561,6 +622,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_passthrough_refused, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_loop_guard, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_plain_keeps_source, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_leg_avoids_client_port, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_leg_port_in_time_wait, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_denied, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_policy_change_closes, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_garbage, set_up, tear_down),

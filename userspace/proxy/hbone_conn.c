@@ -33,7 +33,8 @@ static void arm(struct cv_hbone_conn *c, int64_t ms)
 {
 	const struct timeval tv = { .tv_sec = ms / 1000, .tv_usec = ms % 1000 * 1000 };
 
-	event_add(&c->timer, &tv);
+	if (c->state != CV_HBONE_DEAD)
+		event_add(&c->timer, &tv);
 }
 
 /* ---- output --------------------------------------------------------------------------------- */

@@ -124,7 +124,7 @@ void cv_lane_kill(struct cv_lane *lane, const char *error)
 	struct cv_session *s;
 	struct cv_hbone_conn *c;
 
-	/* Neither list changes here: what is killed is freed after this round. */
+	/* What is killed stays in its list until after this round. */
 	TAILQ_FOREACH(s, &lane->sessions, node)
 	cv_session_fail(s, CV_FLAG_NONE, error);
 	TAILQ_FOREACH(c, &lane->conns, node)

@@ -88,16 +88,16 @@ void cv_inbound_judge_again(struct cv_lane *lane)
 {
 	struct cv_workload *w = cv_lane_workload(lane);
 	struct cv_policy_set set;
-	struct cv_session *s, *next;
+	struct cv_session *s;
 
 	/* Without a record any more the last word stands: the pod is about to go. */
 	if (!w)
 		return;
 	cv_store_policies_for(lane->pod->proxy->opts.store, w, &set);
-	for (s = TAILQ_FIRST(&lane->sessions); s; s = next) {
+	TAILQ_FOREACH(s, &lane->sessions, node)
+	{
 		struct cv_authz_result result;
 
-		next = TAILQ_NEXT(s, node);
 		if (s->dead || s->kind == CV_SESSION_OUTBOUND || !s->traffic)
 			continue;
 		cv_session_judge(s, &set, &result);

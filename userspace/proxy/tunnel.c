@@ -408,7 +408,7 @@ static void leave_stream(struct cv_tunnel *t, int i)
 	e->conn = NULL;
 }
 
-/* NO_ERROR and CANCEL read as the end of the stream: what came before is still delivered. Any
+/* NO_ERROR and CANCEL read as the end of a running stream: what came before is still delivered. Any
  * other reset, and the loss of the connection, breaks the socket too. */
 void cv_tunnel_on_closed(struct cv_tunnel *t, uint32_t code)
 {
@@ -423,7 +423,7 @@ void cv_tunnel_on_closed(struct cv_tunnel *t, uint32_t code)
 	leave_stream(t, i);
 	if (t->done)
 		return;
-	if (code != H2_NO_ERROR && code != H2_CANCEL) {
+	if (!t->running || (code != H2_NO_ERROR && code != H2_CANCEL)) {
 		cv_tunnel_stop(t, true, CV_FLAG_H2_HANDSHAKE_FAILURE, text);
 		return;
 	}
