@@ -200,6 +200,18 @@ static void test_best_service_of_a_vip(void **state)
 	assert_string_equal(host_at(s, "one", "10.9.0.3"), "one/first");
 }
 
+/* Without a better reason the first one counts, and an update does not make it the last. */
+static void test_first_service_stays_first(void **state)
+{
+	struct cv_store *s = *state;
+
+	cv_fixture_apply(s, "services:\n" S("one", "a", "/10.9.0.1", "")
+				    S("two", "b", "/10.9.0.1", ""));
+	assert_string_equal(host_at(s, "else", "10.9.0.1"), "one/a");
+	cv_fixture_apply(s, "services:\n" S("one", "a", "/10.9.0.1, /10.9.0.2", ""));
+	assert_string_equal(host_at(s, "else", "10.9.0.1"), "one/a");
+}
+
 static void test_cidr_vips(void **state)
 {
 	struct cv_store *s = *state;
@@ -581,6 +593,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_workload_update, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_address_conflict, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_best_service_of_a_vip, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_first_service_stays_first, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_cidr_vips, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_join, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_join_health, setup, teardown),

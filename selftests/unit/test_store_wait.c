@@ -100,7 +100,7 @@ static void test_times_out(void **state)
 
 /* Many waiters, with the workload appearing while they begin to wait: none is lost or answered
  * twice. */
-static void test_race(void **state)
+static void test_race_with_beginning(void **state)
 {
 	enum { ROUNDS = 300 };
 	static struct answer answers[ROUNDS];
@@ -117,6 +117,50 @@ static void test_race(void **state)
 	}
 	for (int i = 0; i < ROUNDS; i++)
 		wait_for(&answers[i].calls, 1);
+}
+
+/* The workload appears between the moment when the time is known to be up and the waiter's timer:
+ * a timer of the test's own, due just before in the same round, holds the worker there. */
+static atomic_bool holding, release;
+
+static void hold(evutil_socket_t fd, short what, void *arg)
+{
+	(void)fd, (void)what, (void)arg;
+	atomic_store(&holding, true);
+	while (!atomic_load(&release))
+		usleep(1000);
+}
+
+static void arm_hold(void *arg)
+{
+	const struct timeval tv = { 0, 1000 };
+
+	(void)arg;
+	assert_int_equal(event_base_once(cv_worker_base(worker), -1, EV_TIMEOUT, hold, NULL, &tv),
+			 0);
+}
+
+static void stall(void *arg)
+{
+	(void)arg;
+	usleep(50000); /* until both timers are due */
+}
+
+static void test_race_with_timeout(void **state)
+{
+	struct answer a = {};
+
+	cv_worker_post(worker, arm_hold, NULL);
+	ask(*state, &a, NULL, "late", 5);
+	cv_worker_post(worker, stall, NULL);
+	while (!atomic_load(&holding))
+		usleep(1000);
+	cv_fixture_apply(*state, POD("late"));
+	atomic_store(&release, true);
+	wait_for(&a.calls, 1);
+	usleep(50000);
+	assert_int_equal(atomic_load(&a.calls), 1);
+	assert_string_equal(a.uid, "late");
 }
 
 /* Waiters that are left when the store goes are freed with it. */
@@ -150,7 +194,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_already_there, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_appears, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_times_out, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_race, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_race_with_beginning, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_race_with_timeout, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_left_behind, setup, teardown),
 	};
 	int r;

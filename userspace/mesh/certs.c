@@ -180,11 +180,6 @@ static void set_state(struct entry *e, enum state state, struct cv_cert *cert)
 	e->state = state;
 }
 
-static bool is_expired(const struct cv_cert *cert)
-{
-	return time(NULL) >= cert->not_after;
-}
-
 /* ---- answers ---- */
 
 static void run_waiter(void *arg)
@@ -397,8 +392,6 @@ static void queue_due(struct cv_certs *c, struct entry *e, void *arg)
 	if (!e->due_ms || e->due_ms > *now)
 		return;
 	e->due_ms = 0;
-	if (e->cert && is_expired(e->cert))
-		set_state(e, UNAVAILABLE, NULL);
 	enqueue(c, e, BACKGROUND);
 }
 
@@ -506,6 +499,11 @@ static void add_waiter(struct cv_certs *c, struct entry *e, cv_certs_fn fn, void
 	w->arg = arg;
 	cds_list_add_tail(&w->link, &e->waiters);
 	kick(c);
+}
+
+static bool is_expired(const struct cv_cert *cert)
+{
+	return time(NULL) >= cert->not_after;
 }
 
 void cv_certs_get(struct cv_certs *c, const struct cv_identity *id, cv_certs_fn fn, void *arg)
