@@ -34,17 +34,21 @@ static void print_uptime(FILE *out, json_int_t ms)
 		s / 60 % 60, s % 60);
 }
 
-/* The names of an object's true members, or of its false ones. */
+/* The names of an object's members that are true, or of those that are false. */
 static void print_members(FILE *out, const char *label, json_t *object, bool which)
 {
+	bool any = false;
 	const char *key;
 	json_t *value;
 
 	fprintf(out, "%-11s", label);
-	json_object_foreach(object, key, value)
-		if (json_is_true(value) == which)
-			fprintf(out, " %s", key);
-	fputc('\n', out);
+	json_object_foreach(object, key, value) {
+		if (json_is_true(value) != which)
+			continue;
+		fprintf(out, " %s", key);
+		any = true;
+	}
+	fputs(any ? "\n" : " none\n", out);
 }
 
 static void print_head(FILE *out, json_t *status)
