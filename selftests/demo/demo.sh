@@ -438,12 +438,12 @@ step_inside()
 	step "Inside: reasons, maps, memory, timings"
 	say "why programs ended early, on node1 (culvertctl status):"
 	ctl node1 status | indent
-	say "the maps of node1, and one of them (bpftool):"
+	say "the maps of node1, and what cv_pods holds (bpftool):"
 	find "$(node_bpffs node1)" -name 'cv_*' | sort | while read -r pin; do
 		bpftool map show pinned "$pin" 2>/dev/null | head -n 1
 	done | indent
-	bpftool map dump pinned "$(find "$(node_bpffs node1)" -name cv_pods | head -n 1)" |
-		head -n 30 | indent
+	bpftool -j map dump pinned "$(find "$(node_bpffs node1)" -name cv_pods)" |
+		jq -c '.[].formatted.value' | indent
 	for node in node1 node2; do
 		say "resident memory of $node's culvertd: $(memory_kb $node) kB"
 	done
