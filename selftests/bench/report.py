@@ -128,7 +128,8 @@ def plot(by_key, path):
     data = [" ".join(['""', *(f'"{PATHS[p][0]}"' for p in paths)])]
     for metric in CHARTED:
         ratios = (by_key.get((p, metric), {}).get("ratio") for p in paths)
-        data.append(" ".join([f'"{METRICS[metric].title}"', *(str(r or "?") for r in ratios)]))
+        label = f"{METRICS[metric].title} {'↑' if METRICS[metric].more_is_better else '↓'}"
+        data.append(" ".join([f'"{label}"', *(str(r or "?") for r in ratios)]))
     bars = (
         f"$ratios using {i + 2}{':xtic(1)' if i == 0 else ''} title columnheader({i + 2})"
         for i in range(len(paths))
@@ -137,7 +138,8 @@ def plot(by_key, path):
         [
             "set terminal svg size 1100,520 background 'white' font 'sans,12'",
             f"set output '{path}'",
-            "set title 'Against no mesh over the same distance (1 = no mesh, logarithmic)'",
+            "set encoding utf8",
+            "set title 'Ratio to no mesh over the same distance (↑ more is better, ↓ less is)'",
             "set style data histograms",
             "set style histogram clustered gap 2",
             "set style fill solid 0.9 border -1",
