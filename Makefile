@@ -234,7 +234,9 @@ bpf: $(BPF_ARCHS:%=bpf-%) ## the BPF objects for x86 and arm64
 
 helpers: $(HELPERS)
 
-tests: all bpf $(UNIT_TESTS) $(BPF_TESTS) $(FUZZ_TESTS) $(HELPERS) ## every test program, not run
+tests_of = $(if $(filter $(1),$(TARGETS)),$($(2)))
+tests: all bpf $(HELPERS) $(call tests_of,unit,UNIT_TESTS) $(call tests_of,bpf,BPF_TESTS) \
+	$(call tests_of,fuzz,FUZZ_TESTS)
 
 deps: ## install the Debian packages that are missing (root)
 	$(need_root)
@@ -250,7 +252,7 @@ demo: ## two nodes, Bookinfo, the whole path; KEEP=1 leaves it up (root)
 test: ## build and run all tests; TARGETS="unit e2e" chooses (root)
 	$(need_root)
 	@tools/deps.sh $(DEPS)
-	$(build) tests
+	$(build) tests TARGETS='$(TARGETS)'
 	$(give_back)
 	@$(MAKE) -C selftests run_built O=$(abspath $(O)) TARGETS='$(TARGETS)'
 
