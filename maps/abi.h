@@ -25,7 +25,7 @@ enum cv_capacity {
 	CV_MAX_ATTESTED = 262144, /* live connections of all pods */
 	CV_MAX_ATTESTED_POD = 32768, /* live connections of one pod */
 	CV_MAX_FLOWS = 262144, /* flow records, live and closed but unread */
-	CV_EVENTS_BYTES = 1 << 20, /* ring buffer */
+	CV_EVENTS_BYTES = 1 << 16, /* ring buffer; mapped twice into the daemon */
 };
 
 /* Slots of one pod in cv_listeners; index = pod * CV_LISTENER_NR + slot. */

@@ -23,6 +23,7 @@
 #include "loader/tables.h"
 #include "userspace/base/cleanup.h"
 #include "userspace/base/log.h"
+#include "userspace/base/memory.h"
 #include "userspace/mesh/policy.h"
 
 /* --- what one part tells another ------------------------------------------------------------- */
@@ -498,6 +499,31 @@ static int start_pods(struct cv_daemon *d)
 	return 0;
 }
 
+static void on_trim_due(evutil_socket_t fd, short what, void *arg)
+{
+	(void)fd; /* a timer */
+	(void)what;
+	(void)arg;
+	cv_memory_trim();
+}
+
+/* Enrolment, certificates and bursts of traffic leave memory behind that an idle node does not
+ * need; coming back costs a page fault for each 64 KiB of code. */
+static int start_trim(struct cv_daemon *d)
+{
+	const struct timeval every = { .tv_sec = 5 };
+
+	d->trim = event_new(cv_worker_base(d->control), -1, EV_PERSIST, on_trim_due, d);
+	return d->trim && event_add(d->trim, &every) == 0 ? 0 : -ENOMEM;
+}
+
+static void stop_trim(struct cv_daemon *d)
+{
+	if (d->trim)
+		event_free(d->trim);
+	d->trim = NULL;
+}
+
 static void on_sigterm(evutil_socket_t fd, short what, void *arg)
 {
 	(void)what;
@@ -561,10 +587,12 @@ static const struct stage {
 	{ "HTTP servers", start_http, stop_http },
 	{ "pods", start_pods, NULL },
 	{ "signals", start_signals, stop_signals },
+	{ "memory", start_trim, stop_trim },
 };
 
 int cv_daemon_start(struct cv_daemon *d)
 {
+	cv_memory_init();
 	d->started_ms = cv_now_ms();
 	cv_policy_log_at_info(d->env.authz_info);
 	cv_info("culvertd %s starts on node %s", CULVERT_VERSION,

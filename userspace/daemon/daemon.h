@@ -47,7 +47,7 @@ struct cv_daemon {
 	struct cv_control_socket *control_socket;
 	struct cv_identities identities; /* of the enrolled pods: what is prefetched */
 
-	struct event *on_sigterm, *on_sigint;
+	struct event *on_sigterm, *on_sigint, *trim;
 	bool compile_due; /* a compile is queued on the control worker */
 	bool http_started;
 	bool draining;

@@ -6,7 +6,6 @@
 #include "userspace/daemon/env.h"
 
 #include <errno.h>
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -168,6 +167,19 @@ static int read_vars(struct cv_env *env, char *error, size_t size)
 	return 0;
 }
 
+/* Without libm, which nothing else of the daemon needs. */
+static double round_up(double x)
+{
+	double whole = (double)(unsigned)x;
+
+	return whole < x ? whole + 1 : whole;
+}
+
+static double larger(double a, double b)
+{
+	return a > b ? a : b;
+}
+
 /* ztunnel's rule: the limit, else ZTUNNEL_CPU_LIMIT, else the machine's CPUs. */
 static int cpu_count(const struct cv_env *env, double *ret, char *error, size_t size)
 {
@@ -179,7 +191,7 @@ static int cpu_count(const struct cv_env *env, double *ret, char *error, size_t 
 		return 0;
 	}
 	if (cv_quantity_parse(text, ret) == 0 && *ret > 0) {
-		*ret = ceil(*ret);
+		*ret = round_up(*ret);
 		return 0;
 	}
 	snprintf(error, size, "%s=\"%s\": expected a CPU quantity such as 2, 1.5 or 500m", name,
@@ -199,8 +211,9 @@ static int default_threads(const struct cv_env *env, double cpus, double *ret, c
 			env->cpu_request);
 		return -EINVAL;
 	}
-	request = ceil(request);
-	*ret = env->cpu_limit ? fmax(cpus, request) : fmax(fmax(ceil(cpus * 0.25), request), 2);
+	request = round_up(request);
+	*ret = env->cpu_limit ? larger(cpus, request) :
+				larger(larger(round_up(cpus * 0.25), request), 2);
 	return 0;
 }
 
@@ -215,10 +228,10 @@ static int explicit_threads(const char *text, double cpus, double *ret)
 	if (strcmp(end, "%") == 0) {
 		if (n <= 0 || n > 100)
 			return -EINVAL;
-		*ret = fmax(ceil(cpus * n / 100), 1);
+		*ret = larger(round_up(cpus * n / 100), 1);
 		return 0;
 	}
-	if (*end || n != floor(n))
+	if (*end || n != (double)(unsigned)n)
 		return -EINVAL;
 	*ret = n == 0 ? cpus : n;
 	return 0;
