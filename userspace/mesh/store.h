@@ -3,8 +3,8 @@
  * The one store of workloads, services and policies.
  *
  * Written by the control thread alone, by deltas; read by any registered RCU thread without
- * locks. Look-ups return a new reference (put it back) or NULL. Sources (file, xDS) are told
- * apart so that each one's removals touch only what it added.
+ * locks. Look-ups return a new reference (put it back) or NULL. A source (file, xDS) removes
+ * only what it added; when two give an object of one key, the later one counts.
  */
 #pragma once
 
