@@ -40,13 +40,24 @@ static void stop(void)
 
 /* ---- helpers ------------------------------------------------------------------------------------ */
 
-/* Opens sessions `first` to `last`-1 at once, then takes the other ends. */
+/* Opens sessions `first` to `last`-1 at once, then takes the other ends. They come in any order, so
+ * each client says its number. */
 static void open_sessions(unsigned worker, int first, int last)
 {
-	for (int i = first; i < last; i++)
+	for (int i = first; i < last; i++) {
+		char number = (char)i;
+
 		clients[i] = proxylab_outbound(&lab, worker, SERVER, PORT);
-	for (int i = first; i < last; i++)
-		servers[i] = proxylab_accept(listener, NULL);
+		assert_int_equal(send(clients[i], &number, 1, MSG_NOSIGNAL), 1);
+	}
+	for (int i = first; i < last; i++) {
+		int fd = proxylab_accept(listener, NULL);
+		char number;
+
+		assert_int_equal(recv(fd, &number, 1, 0), 1);
+		assert_in_range(number, first, last - 1);
+		servers[(int)number] = fd;
+	}
 }
 
 static void close_sessions(int first, int last)
