@@ -151,6 +151,7 @@ static int ensure_link(struct visit *v, enum cv_prog_id id, const char *name, in
 		       uint32_t target)
 {
 	enum bpf_attach_type type = cv_progs[id].attach_type;
+	LIBBPF_OPTS(bpf_link_create_opts, opts);
 	_cleanup_close_ int link = -1;
 	char path[CV_PIN_PATH];
 	int prog, r;
@@ -162,10 +163,13 @@ static int ensure_link(struct visit *v, enum cv_prog_id id, const char *name, in
 	prog = instance_fd(v, id);
 	if (prog < 0)
 		return prog;
-	if (!type)
+	if (!type) {
 		type = (enum bpf_attach_type)(id == CV_PROG_POD_EGRESS ? CV_BPF_TCX_EGRESS :
 									 CV_BPF_TCX_INGRESS);
-	link = bpf_link_create(prog, target_fd, type, NULL);
+		/* A program before ours that ends the chain would open a way around it. */
+		opts.flags = CV_BPF_F_BEFORE;
+	}
+	link = bpf_link_create(prog, target_fd, type, &opts);
 	if (link < 0)
 		return -errno;
 	return cv_pin_put(link, path);

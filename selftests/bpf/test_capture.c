@@ -108,6 +108,28 @@ static void test_backstop(void **state)
 	}
 }
 
+/* Strict reverse-path filtering and connection tracking in the pod do not mind either path. */
+static void test_rp_filter_and_conntrack(void **state)
+{
+	static const uint32_t flags[] = { CV_CONTROL_FASTPATH, 0 };
+	static const char strict[] = "sysctl -qw net.ipv4.conf.all.rp_filter=1\n"
+				     "nft 'table inet strict { chain in { type filter hook input "
+				     "priority 0; ct state invalid drop; }; }'";
+
+	(void)state;
+	assert_int_equal(lab_sh(A, strict), 0);
+	for (int f = 0; f < FAMILIES; f++) {
+		for (size_t i = 0; i < CV_ARRAY_SIZE(flags); i++) {
+			_cleanup_close_ int client = -1;
+
+			lab_control(&lab, flags[i], false);
+			client = lab_connect(A, &W->ip[f], LAB_PORT);
+			expect_captured(client, &W->ip[f]);
+		}
+	}
+	lab_sh(A, "sysctl -qw net.ipv4.conf.all.rp_filter=0; nft delete table inet strict");
+}
+
 /* A socket tied to eth0 cannot be routed to lo: it is left to TC, and not lost. */
 static void test_backstop_bound_device(void **state)
 {
@@ -350,6 +372,7 @@ int main(void)
 		cmocka_unit_test_setup(test_fastpath, set_up),
 		cmocka_unit_test_setup(test_fastpath_v4_mapped, set_up),
 		cmocka_unit_test_setup(test_backstop, set_up),
+		cmocka_unit_test_setup(test_rp_filter_and_conntrack, set_up),
 		cmocka_unit_test_setup(test_backstop_bound_device, set_up),
 		cmocka_unit_test_setup(test_fastpath_bound_source, set_up),
 		cmocka_unit_test_setup(test_fastopen, set_up),

@@ -218,6 +218,17 @@ static void test_verdict_of_a_port(void **state)
 	cv_table_verdict_del(lab.bpf, &key);
 }
 
+/* An allowed pair reaches the daemon's own ports by way of the daemon. */
+static void test_daemon_ports_are_captured(void **state)
+{
+	_cleanup_close_ int client = -1, server = -1;
+
+	(void)state;
+	lab_verdict(&lab, LAB_A, LAB_B, CV_ANSWER_ALLOW);
+	client = lab_connect(A, &B->ip[V4], CV_PORT_HBONE);
+	assert_int_equal(lab_accept(A, LAB_WAIT_MS, &server), LAB_OUTBOUND);
+}
+
 /* The verdict goes while the SYN is under way: the SYN that arrives is judged by the new one. */
 static void test_verdict_read_again_at_arrival(void **state)
 {
@@ -524,6 +535,7 @@ int main(void)
 		TEST(test_direct_refused_by_application),
 		TEST(test_not_direct),
 		TEST(test_verdict_of_a_port),
+		TEST(test_daemon_ports_are_captured),
 		TEST(test_verdict_read_again_at_arrival),
 		TEST(test_attested_full),
 		TEST(test_vip_rewrite_getpeername),

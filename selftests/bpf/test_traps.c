@@ -620,26 +620,35 @@ static void test_same_port_upstream_leg(void **state)
 	}
 }
 
+/* Puts somebody else's TC program on A's device; false where there is no TCX. */
+static bool attach_foreign_tc(struct foreign_bpf *skel, int *ret_egress, int *ret_ingress)
+{
+	int prog = bpf_program__fd(skel->progs.foreign_tc);
+	int ifindex;
+
+	assert_int_equal(cv_netns_enter(&A->ns), 0);
+	ifindex = (int)if_nametoindex("eth0");
+	*ret_egress = bpf_link_create(prog, ifindex, TCX_EGRESS, NULL);
+	*ret_ingress = bpf_link_create(prog, ifindex, TCX_INGRESS, NULL);
+	assert_int_equal(cv_netns_enter(NULL), 0);
+	return *ret_egress >= 0 && *ret_ingress >= 0;
+}
+
 /* TC programs behind ours see what we pass. */
 static void test_neighbour_tcx_program(void **state)
 {
 	_cleanup_close_ int egress = -1, ingress = -1, client = -1, app = -1;
 	struct foreign_bpf *skel = foreign_bpf__open_and_load();
-	int prog = bpf_program__fd(skel->progs.foreign_tc);
+	struct cv_bpf_features features;
 	uint64_t before;
-	int ifindex;
 
 	(void)state;
-	assert_int_equal(cv_netns_enter(&A->ns), 0);
-	ifindex = (int)if_nametoindex("eth0");
-	egress = bpf_link_create(prog, ifindex, TCX_EGRESS, NULL);
-	ingress = bpf_link_create(prog, ifindex, TCX_INGRESS, NULL);
-	assert_int_equal(cv_netns_enter(NULL), 0);
-	if (egress < 0 && errno == EINVAL) {
+	cv_bpf_features(lab.bpf, &features);
+	if (!features.tcx) {
 		foreign_bpf__destroy(skel);
 		skip();
 	}
-	assert_true(egress >= 0 && ingress >= 0);
+	assert_true(attach_foreign_tc(skel, &egress, &ingress));
 	lab_verdict(&lab, LAB_A, LAB_B, CV_ANSWER_ALLOW);
 	client = lab_connect(A, &B->ip[V4], LAB_PORT);
 	assert_int_equal(lab_accept(B, LAB_WAIT_MS, &app), LAB_APP);
@@ -647,6 +656,30 @@ static void test_neighbour_tcx_program(void **state)
 	assert_true(before >= 3); /* SYN, SYN+ACK, ACK */
 	assert_true(lab_talks(client, app));
 	assert_true(skel->bss->packets >= before + 2);
+	foreign_bpf__destroy(skel);
+}
+
+/* One that was there first and ends the chain does not take our place. */
+static void test_neighbour_tcx_program_first(void **state)
+{
+	_cleanup_close_ int egress = -1, ingress = -1, client = -1, daemon = -1;
+	struct foreign_bpf *skel = foreign_bpf__open_and_load();
+	struct cv_bpf_features features;
+
+	(void)state;
+	cv_bpf_features(lab.bpf, &features);
+	if (!features.tcx) {
+		foreign_bpf__destroy(skel);
+		skip();
+	}
+	skel->bss->end_chain = true;
+	assert_int_equal(cv_bpf_pod_detach(lab.bpf, A->pod), 0);
+	assert_true(attach_foreign_tc(skel, &egress, &ingress));
+	lab_enrol(&lab, LAB_A);
+	lab_control(&lab, 0, false);
+	client = lab_connect(A, &W->ip[V4], LAB_PORT);
+	assert_int_equal(lab_accept(A, LAB_WAIT_MS, &daemon), LAB_OUTBOUND);
+	assert_true(lab_talks(client, daemon));
 	foreign_bpf__destroy(skel);
 }
 
@@ -707,6 +740,7 @@ int main(void)
 		TEST(test_source_preserving_leg),
 		TEST(test_same_port_upstream_leg),
 		TEST(test_neighbour_tcx_program),
+		TEST(test_neighbour_tcx_program_first),
 		TEST(test_forwarded),
 	};
 	int failed;

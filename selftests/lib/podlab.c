@@ -208,7 +208,7 @@ void lab_capture(struct lab *lab, enum lab_who who, bool on)
 		die("cv_pods: %m");
 }
 
-static void enrol(struct lab *lab, enum lab_who who)
+void lab_enrol(struct lab *lab, enum lab_who who)
 {
 	struct lab_host *h = &lab->host[who];
 	const struct cv_workload_entry workload = { .pod = (uint32_t)who + 1 };
@@ -256,7 +256,7 @@ void lab_up(struct lab *lab)
 	if (r < 0)
 		die("cv_bpf_open: %s", strerror(-r));
 	for (int who = 0; who < LAB_PODS; who++)
-		enrol(lab, (enum lab_who)who);
+		lab_enrol(lab, (enum lab_who)who);
 	lab_reset(lab);
 }
 

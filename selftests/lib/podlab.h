@@ -63,6 +63,8 @@ void lab_control(struct lab *lab, uint32_t flags, bool host_is_pods);
 void lab_verdict(struct lab *lab, enum lab_who src, enum lab_who dst, enum cv_answer answer);
 void lab_listen(struct lab *lab, enum lab_who who, enum cv_listener slot);
 void lab_unlisten(struct lab *lab, enum lab_who who, enum cv_listener slot);
+/* Attaches a pod that is not, or keeps what is. */
+void lab_enrol(struct lab *lab, enum lab_who who);
 void lab_capture(struct lab *lab, enum lab_who who, bool on);
 
 /* Counters since the last mark. */

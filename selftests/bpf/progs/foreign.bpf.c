@@ -10,6 +10,9 @@
 /* At ESTABLISHED: erase all callback flags, ours included. */
 bool erase_flags = false;
 
+/* End the chain, so that no program behind this one runs. */
+bool end_chain = false;
+
 __u64 rtt_calls = 0;
 __u64 packets = 0;
 
@@ -37,7 +40,7 @@ int foreign_tc(struct __sk_buff *skb)
 {
 	if (skb->len)
 		__sync_fetch_and_add(&packets, 1);
-	return TCX_NEXT;
+	return end_chain ? TCX_PASS : TCX_NEXT;
 }
 
 char _license[] SEC("license") = "GPL";
