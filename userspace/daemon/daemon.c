@@ -499,12 +499,17 @@ static int start_pods(struct cv_daemon *d)
 	return 0;
 }
 
+/* Not while it carries traffic, which would only fault everything in again. */
 static void on_trim_due(evutil_socket_t fd, short what, void *arg)
 {
+	struct cv_daemon *d = arg;
+	struct cv_proxy_stats stats;
+
 	(void)fd; /* a timer */
 	(void)what;
-	(void)arg;
-	cv_memory_trim();
+	cv_proxy_stats(d->proxy, &stats);
+	if (!stats.connections)
+		cv_memory_trim();
 }
 
 /* Enrolment, certificates and bursts of traffic leave memory behind that an idle node does not
