@@ -92,6 +92,10 @@ SANITIZE := -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-fra
 FUZZ := -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all \
 	-fno-omit-frame-pointer
 
+CMOCKA := -Wl,-u,cv_cmocka_tap -lcmocka
+# liburcu's list macros add the offset 0 to NULL at the end of a list, which clang reports.
+CLANG_SANITIZE := -fno-sanitize=pointer-overflow
+
 # A flavour is a directory, a compiler, and flags for compiling and linking.
 plain_DIR := $(O)
 plain_CC = $(CC)
@@ -99,11 +103,11 @@ plain_CFLAGS = $(CFLAGS) $(HARDEN)
 plain_LDFLAGS :=
 san_DIR := $(O)/san
 san_CC = $(CC)
-san_CFLAGS := -O1 -g $(SANITIZE)
+san_CFLAGS = -O1 -g $(SANITIZE) $(if $(findstring clang,$(CC)),$(CLANG_SANITIZE))
 san_LDFLAGS := $(SANITIZE)
 fuzz_DIR := $(O)/fuzz
 fuzz_CC = $(CLANG)
-fuzz_CFLAGS := -O1 -g $(FUZZ)
+fuzz_CFLAGS := -O1 -g $(FUZZ) $(CLANG_SANITIZE)
 fuzz_LDFLAGS := $(subst fuzzer-no-link,fuzzer,$(FUZZ))
 
 main_flavour := $(if $(filter 1,$(SAN)),san,plain)
@@ -174,7 +178,7 @@ endef
 
 # $(1) flavour, $(2) its directory
 define flavour
-$(eval $(call stamp,$(2)/flags,$($(1)_CC) $(ALL_CFLAGS) $($(1)_CFLAGS) $(ALL_LDFLAGS) $($(1)_LDFLAGS) $(LDFLAGS) $(PKG_LIBS)))
+$(eval $(call stamp,$(2)/flags,$($(1)_CC) $(ALL_CFLAGS) $($(1)_CFLAGS) $(ALL_LDFLAGS) $($(1)_LDFLAGS) $(LDFLAGS) $(PKG_LIBS) $(CMOCKA)))
 $(eval $(call stamp,$(2)/sources,$(LIB_SRC) $(TEST_LIB_SRC)))
 
 $(2)/obj/%.o: %.c $(2)/flags | $(SKEL)
@@ -214,10 +218,10 @@ $(BIN)/culvertd: $(BIN)/obj/userspace/daemon/main.o $(BIN)/libculvert.a
 $(BIN)/culvertctl: $(BIN)/obj/userspace/ctl/main.o $(BIN)/libculvert.a
 	$(call link,$(main_flavour))
 $(UNIT_TESTS): $(O)/%: $(O)/san/obj/%.o $(O)/san/libselftest.a $(O)/san/libculvert.a
-	$(call link,san,-lcmocka)
+	$(call link,san,$(CMOCKA))
 $(BPF_TESTS:$(O)/%=$(O)/obj/%.o): | $(TEST_SKELS)
 $(BPF_TESTS): $(O)/%: $(O)/obj/%.o $(O)/libselftest.a $(O)/libculvert.a
-	$(call link,plain,-lcmocka)
+	$(call link,plain,$(CMOCKA))
 $(HELPERS): $(O)/%: $(O)/obj/%.o $(O)/libselftest.a $(O)/libculvert.a
 	$(call link,plain)
 $(FUZZ_TESTS): $(O)/%: $(O)/fuzz/obj/%.o $(O)/fuzz/libculvert.a
