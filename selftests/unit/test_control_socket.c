@@ -336,6 +336,26 @@ static void test_late_answer(void **state)
 	json_decref(done);
 }
 
+static void answer_held(void *arg)
+{
+	cv_control_answer(&held, json_string("too late"));
+	assert_int_equal(write(*(int *)arg, "", 1), 1);
+}
+
+/* The answer may even come when the socket is gone with all its clients. */
+static void test_answer_after_stop(void **state)
+{
+	int fd = dial();
+
+	(void)state;
+	assert_true(send(fd, "{\"command\":\"hold\"}", 18, 0) > 0);
+	wait_held();
+	on_worker(do_stop);
+	on_worker(answer_held);
+	assert_null(held);
+	close(fd);
+}
+
 static bool is_closed(int fd)
 {
 	struct pollfd p = { .fd = fd, .events = POLLIN };
@@ -440,8 +460,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		TEST(test_modes),	 TEST(test_answers),	      TEST(test_big_answer),
 		TEST(test_bad_requests), TEST(test_oversize),	      TEST(test_descriptors),
-		TEST(test_late_answer),	 TEST(test_too_many_clients), TEST(test_other_user),
-		TEST(test_live_daemon),	 TEST(test_dead_daemon),
+		TEST(test_late_answer),	 TEST(test_too_many_clients), TEST(test_answer_after_stop),
+		TEST(test_other_user),	 TEST(test_live_daemon),      TEST(test_dead_daemon),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

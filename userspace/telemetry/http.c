@@ -102,22 +102,22 @@ static void sweep(evutil_socket_t fd, short what, void *arg)
 	set_accepting(s, s->nr_clients < CV_LIMIT_ADMIN_CLIENTS);
 }
 
-/* Called by evhttp for each accepted connection. NULL = it makes its own, which cannot
- * happen at the bound: the listeners are off then. */
+/* Called by evhttp for each accepted connection; the bufferevent has no callbacks yet, so to
+ * reap comes first. At the bound the listeners are off, so there is room for one more here. */
 static struct bufferevent *on_client(struct event_base *base, void *arg)
 {
 	struct cv_http_server *s = arg;
 	struct bufferevent *bev = bufferevent_socket_new(base, -1, BEV_OPT_CLOSE_ON_FREE);
 
-	if (!bev || s->nr_clients >= CV_LIMIT_ADMIN_CLIENTS)
+	if (!bev || s->nr_clients == CV_LIMIT_ADMIN_CLIENTS)
 		return bev;
+	if (s->nr_clients == CV_LIMIT_ADMIN_CLIENTS - 1)
+		reap(s);
 	bufferevent_incref(bev);
 	s->clients[s->nr_clients++] = (struct client){
 		.bev = bev,
 		.deadline_ms = cv_now_ms() + CV_LIMIT_ADMIN_REQUEST_MS,
 	};
-	if (s->nr_clients == CV_LIMIT_ADMIN_CLIENTS)
-		reap(s);
 	if (s->nr_clients == CV_LIMIT_ADMIN_CLIENTS)
 		set_accepting(s, false);
 	start_sweep(s);
