@@ -131,35 +131,6 @@ static void serve_config_dump(struct evhttp_request *req, void *arg)
 	cv_http_reply(req, HTTP_OK, JSON, text);
 }
 
-/* `a:info` means `a=info`; `a::b=info` has its own colons. */
-static void normalize_level(char *level)
-{
-	for (char *c = strchr(level, ':'); c; c = strchr(c, ':')) {
-		if (c[1] == ':')
-			c++;
-		else
-			*c = '=';
-		c++;
-	}
-}
-
-int cv_admin_logging(const char *level, bool reset, char *ret, size_t size)
-{
-	_cleanup_free_ char *directives = level ? strdup(level) : NULL;
-	int r = 0;
-
-	if (level && !directives)
-		return -ENOMEM;
-	if (directives)
-		normalize_level(directives);
-	if (directives || reset)
-		r = cv_log_filter_add(directives, reset);
-	if (r < 0)
-		return r;
-	cv_log_filter_text(ret, size);
-	return 0;
-}
-
 #define LOGGING_HELP                                                                        \
 	"usage: POST /logging                     the log level in force\n"                 \
 	"       POST /logging?level=LEVEL         off, error, warn, info, debug or trace\n" \
@@ -208,8 +179,9 @@ static void serve_logging(struct evhttp_request *req, void *arg)
 		return cv_http_reply(req, HTTP_BADMETHOD, NULL, LOGGING_HELP);
 	if ((level || reset) && refuse_change(arg, req, "`culvertctl log`"))
 		return;
-	if (cv_admin_logging(level, reset, filter, sizeof(filter)) < 0)
+	if ((level || reset) && cv_log_filter_add(level, reset) < 0)
 		return cv_http_reply(req, HTTP_BADREQUEST, NULL, LOGGING_HELP);
+	cv_log_filter_text(filter, sizeof(filter));
 	snprintf(text, sizeof(text), "current log level is %s\n", filter);
 	cv_http_reply(req, HTTP_OK, NULL, text);
 }

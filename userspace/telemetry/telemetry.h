@@ -71,11 +71,6 @@ void cv_http_stop(struct cv_telemetry *t);
 enum cv_http_which { CV_HTTP_ADMIN, CV_HTTP_METRICS, CV_HTTP_READINESS, CV_HTTP_NR };
 uint16_t cv_http_port(const struct cv_telemetry *t, enum cv_http_which which);
 
-/* /logging, also served over the control socket. level: `X` or `target=X`, comma separated (as in
- * `a:X`), NULL = leave it; reset goes back to the initial filter first. The filter in force goes
- * to ret; -EINVAL when level is malformed, and nothing has changed. */
-int cv_admin_logging(const char *level, bool reset, char *ret, size_t size);
-
 /* config_dump's members, also served over the control socket. New references. */
 json_t *cv_dump_workloads(struct cv_store *s);
 json_t *cv_dump_services(struct cv_store *s);
