@@ -305,6 +305,23 @@ int cv_bpf_pod_route(struct cv_bpf *bpf, const struct cv_bpf_pod *p, const struc
 	return r;
 }
 
+int cv_bpf_pod_unroute(struct cv_bpf *bpf, const struct cv_bpf_pod *p)
+{
+	struct visit v;
+	char path[CV_PIN_PATH];
+	int back = -1;
+	int r = visit_open(&v, bpf, p, &back);
+
+	if (r >= 0) {
+		cv_routes_remove();
+		snprintf(path, sizeof(path), "%s/%s", v.dir, accept_local_mark);
+		if (rmdir(path) == 0)
+			cv_accept_local_clear();
+	}
+	cv_netns_visit_end(&back);
+	return r;
+}
+
 /* --- removal -------------------------------------------------------------------------------- */
 
 /* The inode of the namespace that a pod's sk_lookup link is attached to; 0 = gone. */

@@ -53,9 +53,11 @@ struct cv_bpf_pod {
 };
 int cv_bpf_pod_attach(struct cv_bpf *bpf, const struct cv_bpf_pod *p);
 /* The routes of captured packets inside the pod (routes.h), for its present addresses. Before the
- * first attach, and again when the addresses change. Undone by cv_bpf_pod_detach. */
+ * first attach, and again when the addresses change. Undone by cv_bpf_pod_unroute, and by
+ * cv_bpf_pod_detach when the namespace has a process or a name. */
 int cv_bpf_pod_route(struct cv_bpf *bpf, const struct cv_bpf_pod *p, const struct cv_addr *addrs,
 		     size_t n);
+int cv_bpf_pod_unroute(struct cv_bpf *bpf, const struct cv_bpf_pod *p);
 /* Hook one more device of an attached pod (found later by netlink). */
 int cv_bpf_pod_attach_device(struct cv_bpf *bpf, const struct cv_bpf_pod *p, uint32_t ifindex);
 /* Detach and unpin all links of a pod, remove its routes. -ENOENT when there are none. */

@@ -15,6 +15,7 @@
 
 #include "userspace/base/cleanup.h"
 #include "userspace/base/log.h"
+#include "userspace/node/flows.h"
 #include "userspace/node/pods_private.h"
 
 static char *copy_text(const char *text)
@@ -405,13 +406,41 @@ void cv_node_forget(struct cv_bpf *bpf, uint32_t number, uint64_t cookie)
 		cv_error("pod number %u: maps: %s", number, cv_strerror(-r));
 }
 
+static int close_proxied(const struct cv_tuple *tuple, const struct cv_attested_entry *e, void *arg)
+{
+	const struct cv_node_pod *pod = arg;
+
+	if (e->src_pod == pod->view.number &&
+	    (e->kind == CV_KIND_CAPTURED || e->kind == CV_KIND_DAEMON_LEG))
+		(void)cv_sock_destroy(&pod->netns, tuple, e->cookie); /* gone already is as good */
+	return 0;
+}
+
+/* What goes through the daemon must end before capture does: the application would go on to send,
+ * and nothing would keep it from the wire. */
+static void end_capture(struct cv_node_pod *pod)
+{
+	struct cv_bpf *bpf = pod->pods->opts.bpf;
+	int r = cv_table_attested_each(bpf, close_proxied, pod);
+
+	(void)set_entry(pod, 0); /* if that fails, taking the hooks off does the same */
+	if (r == 0) /* and what connected meanwhile */
+		r = cv_table_attested_each(bpf, close_proxied, pod);
+	if (r < 0)
+		cv_error("%s/%s: connections could not be closed: %s", pod->ns, pod->name,
+			 cv_strerror(-r));
+}
+
 void cv_node_pod_release(struct cv_node_pod *pod)
 {
+	const struct cv_bpf_pod hooks = hooks_of(pod);
 	struct cv_bpf *bpf = pod->pods->opts.bpf;
 
 	cv_netdev_watch_free(&pod->watch);
 	if (pod->in_kernel)
-		(void)set_entry(pod, 0); /* if that fails, taking the hooks off does the same */
+		end_capture(pod);
+	if (pod->hooked)
+		(void)cv_bpf_pod_unroute(bpf, &hooks); /* the hooks still go */
 	if (pod->hooked || pod->in_kernel)
 		cv_node_forget(bpf, pod->view.number, pod->netns.cookie);
 	pod->hooked = pod->in_kernel = false;

@@ -36,6 +36,7 @@ struct flow {
 	struct cv_traffic *source,
 		*destination; /* a reporter each; NULL = it is not ours to tell */
 	uint64_t sent, received; /* told so far */
+	bool told; /* its opening */
 	bool denied; /* closed by a policy change */
 };
 
@@ -44,7 +45,6 @@ struct cv_flows {
 	struct flow *buckets[BUCKETS];
 	struct event *readable, *rearm, *sweep;
 	uint32_t sweep_number;
-	uint64_t started_ns; /* flows that are older were told of by an earlier daemon */
 };
 
 /* --- the set of known flows ----------------------------------------------------------------- */
@@ -180,24 +180,16 @@ static struct cv_traffic *open_destination(struct cv_flows *f, const struct cv_f
 	return open_traffic(f, e, p, CV_REPORTER_DESTINATION);
 }
 
-static struct flow *tell_open(struct cv_flows *f, uint64_t cookie, const struct cv_flow_entry *e)
+static void tell_open(struct cv_flows *f, struct flow *flow, const struct cv_flow_entry *e)
 {
-	struct flow *flow = add_flow(f, cookie);
 	struct parties p;
 
-	if (!flow)
-		return NULL;
 	get_parties(f, e, &p);
 	flow->source = open_traffic(f, e, &p, CV_REPORTER_SOURCE);
 	if (e->established_ns)
 		flow->destination = open_destination(f, e, &p);
+	flow->told = true;
 	put_parties(&p);
-	/* An earlier daemon has told the bytes up to its last sweep, which are those on record. */
-	if (e->established_ns < f->started_ns && e->state != CV_FLOW_CLOSED) {
-		flow->sent = e->sent_bytes;
-		flow->received = e->received_bytes;
-	}
-	return flow;
 }
 
 static void tell_bytes(struct flow *flow, const struct cv_flow_entry *e)
@@ -232,10 +224,12 @@ static void tell(struct cv_flows *f, uint64_t cookie, const struct cv_flow_entry
 {
 	struct flow *flow = find_flow(f, cookie);
 
-	if (e->state == CV_FLOW_CONNECTING && !flow)
+	if (e->state == CV_FLOW_CONNECTING)
 		return;
 	if (!flow && e->kind == CV_KIND_DIRECT)
-		flow = tell_open(f, cookie, e);
+		flow = add_flow(f, cookie);
+	if (flow && !flow->told)
+		tell_open(f, flow, e);
 	if (flow)
 		tell_bytes(flow, e);
 	if (e->state != CV_FLOW_CLOSED)
@@ -425,16 +419,34 @@ static void on_sweep(evutil_socket_t fd, short what, void *arg)
 	arm(f->sweep, SWEEP_MS);
 }
 
+/* Bytes on record were told by an earlier daemon, up to its last sweep; ours has not been yet. */
+static int note_told(uint64_t cookie, const struct cv_flow_entry *e, void *arg)
+{
+	struct cv_flows *f = arg;
+	struct flow *flow;
+
+	if (e->state != CV_FLOW_ESTABLISHED || e->kind != CV_KIND_DIRECT)
+		return 0;
+	flow = add_flow(f, cookie);
+	if (!flow)
+		return -ENOMEM;
+	flow->sent = e->sent_bytes;
+	flow->received = e->received_bytes;
+	return 0;
+}
+
 int cv_flows_new(struct cv_flows **ret, const struct cv_flows_opts *opts)
 {
 	_cleanup_(cv_flows_free) struct cv_flows *f = calloc(1, sizeof(*f));
 	struct event_base *base = cv_worker_base(opts->control);
-	int fd;
+	int fd, r;
 
 	if (!f)
 		return -ENOMEM;
 	f->opts = *opts;
-	f->started_ns = cv_now_ns();
+	r = cv_table_flow_each(opts->bpf, note_told, f);
+	if (r < 0)
+		return r;
 	fd = cv_events_fd(opts->bpf);
 	if (fd < 0)
 		return fd;

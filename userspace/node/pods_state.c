@@ -81,21 +81,30 @@ int cv_pods_state_save(struct cv_pods *p)
 	return rename(tmp, path) < 0 ? -errno : 0;
 }
 
+static const char *text_of(const json_t *item, const char *key)
+{
+	return json_string_value(json_object_get(item, key));
+}
+
 static void load_pod(const json_t *item, void (*fn)(struct cv_pods_saved *saved, void *arg),
 		     void *arg)
 {
-	struct cv_pods_saved saved = {};
-	json_int_t number = 0, cookie = 0;
+	json_int_t number = json_integer_value(json_object_get(item, "number"));
+	struct cv_pods_saved saved = {
+		.spec = {
+			.ns = text_of(item, "namespace"),
+			.name = text_of(item, "name"),
+			.service_account = text_of(item, "serviceAccount"),
+			.uid = text_of(item, "uid"),
+			.netns_path = text_of(item, "netns"),
+		},
+		.number = (uint32_t)number,
+		.cookie = (uint64_t)json_integer_value(json_object_get(item, "cookie")),
+	};
 
-	if (json_unpack((json_t *)item, "{s:s, s:s, s:s?n, s:s, s:s, s:I, s:I}", "namespace",
-			&saved.spec.ns, "name", &saved.spec.name, "serviceAccount",
-			&saved.spec.service_account, "uid", &saved.spec.uid, "netns",
-			&saved.spec.netns_path, "number", &number, "cookie", &cookie) < 0)
+	if (!saved.spec.ns || !saved.spec.name || !saved.spec.netns_path || number <= 0 ||
+	    number >= CV_MAX_PODS)
 		return;
-	if (number <= 0 || number >= CV_MAX_PODS)
-		return;
-	saved.number = (uint32_t)number;
-	saved.cookie = (uint64_t)cookie;
 	saved.spec.netns_fd = open(saved.spec.netns_path, O_RDONLY | O_CLOEXEC);
 	fn(&saved, arg);
 }
