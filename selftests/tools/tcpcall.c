@@ -19,6 +19,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <time.h>
@@ -79,6 +80,7 @@ static struct {
 };
 
 static volatile sig_atomic_t stopped;
+static int stop_fd; /* readable once stopped, for all threads that wait */
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static unsigned started, as_expected;
 static double worst_connect_ms, worst_total_ms;
@@ -151,6 +153,22 @@ static int wait_fd(struct call *call, short events, int timeout_ms, short *ret_e
 	if (n == 0)
 		return ETIMEDOUT;
 	*ret_events = n < 0 ? 0 : p.revents;
+	return 0;
+}
+
+/* The same until a time, for what a signal ends: then nothing is in *ret_events. */
+static int wait_until(struct call *call, short events, double end_ms, short *ret_events)
+{
+	struct pollfd p[] = { { .fd = call->fd, .events = events },
+			      { .fd = stop_fd, .events = POLLIN } };
+	double left_ms = end_ms - now_ms();
+
+	*ret_events = 0;
+	if (left_ms <= 0 || stopped)
+		return 0;
+	if (poll(p, 2, (int)left_ms + 1) < 0)
+		return errno == EINTR ? 0 : errno;
+	*ret_events = p[0].revents;
 	return 0;
 }
 
@@ -270,10 +288,8 @@ static int call_hold(struct call *call)
 	while (!stopped && now_ms() < end) {
 		short events = 0;
 		ssize_t n = -1;
-		int r = wait_fd(call, POLLIN, end - now_ms() + 1, &events);
+		int r = wait_until(call, POLLIN, end, &events);
 
-		if (r == ETIMEDOUT)
-			return 0;
 		if (r == 0 && events)
 			r = receive_some(call, &n);
 		if (r)
@@ -291,13 +307,13 @@ static int call_stall(struct call *call)
 	call->at = "send";
 	while (!stopped && now_ms() < end) {
 		short events = call->sent < options.bytes ? POLLOUT : 0;
-		int r = wait_fd(call, events, end - now_ms() + 1, &events);
+		int r = wait_until(call, events, end, &events);
 
 		if (r == 0 && events & (POLLERR | POLLHUP))
 			return ECONNRESET;
 		if (r == 0 && events & POLLOUT)
 			r = send_some(call, options.bytes);
-		if (r && r != ETIMEDOUT)
+		if (r)
 			return r;
 	}
 	return 0;
@@ -509,6 +525,7 @@ static void on_signal(int sig)
 {
 	(void)sig;
 	stopped = 1;
+	eventfd_write(stop_fd, 1);
 }
 
 /* ADDRESS into a v4-mapped or IPv6 address. */
@@ -652,6 +669,7 @@ int main(int argc, char **argv)
 		files.rlim_cur = files.rlim_max;
 		setrlimit(RLIMIT_NOFILE, &files);
 	}
+	stop_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	sigaction(SIGTERM, &stop, NULL);
 	sigaction(SIGINT, &stop, NULL);
 	return run_all();

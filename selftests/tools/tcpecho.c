@@ -11,6 +11,7 @@
 #include <getopt.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <poll.h>
 #include <pthread.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -156,14 +157,12 @@ static int serve_line(struct conn *conn)
 
 static int serve_hold(struct conn *conn)
 {
-	struct tcp_info info;
-	socklen_t len = sizeof(info);
+	/* Woken by the client's end or reset, not by data that waits to be read. */
+	struct pollfd p = { .fd = conn->fd, .events = POLLRDHUP };
 
-	/* Reading nothing, poll() would not tell a client that is gone from one with data to read. */
-	while (getsockopt(conn->fd, IPPROTO_TCP, TCP_INFO, &info, &len) == 0 &&
-	       info.tcpi_state == TCP_ESTABLISHED)
-		usleep(20 * 1000);
-	return 0;
+	while (poll(&p, 1, -1) < 0)
+		;
+	return p.revents & POLLERR ? -ECONNRESET : 0;
 }
 
 static int serve_reset(struct conn *conn)
