@@ -317,7 +317,7 @@ static void test_reset(void **state)
 					  NGHTTP2_INTERNAL_ERROR };
 	struct h2pair *p = *state;
 
-	for (size_t i = 0; i < 30; i++) {
+	for (size_t i = 0; i < 60; i++) {
 		struct h2flow *c = open_flow(p), *s = h2pair_latest(p);
 		uint32_t code = codes[i % CV_ARRAY_SIZE(codes)];
 		struct h2flow *by = i & 1 ? c : s, *other = i & 1 ? s : c;

@@ -185,6 +185,7 @@ static void flood_header_bomb(struct peer *p)
 	uint8_t block[1024];
 	size_t len = field(block, ":method", "CONNECT");
 
+	len += field(block + len, ":authority", "10.0.0.1:80");
 	memset(block + len, 0x80 | 58, sizeof(block) - len); /* user-agent, empty */
 	put_frame(p, NGHTTP2_HEADERS, NGHTTP2_FLAG_END_HEADERS, p->next_id, block, sizeof(block));
 	p->next_id += 2;

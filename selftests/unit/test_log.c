@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <unistd.h>
 #include <setjmp.h>
@@ -157,6 +158,10 @@ static void test_filter(void **state)
 	assert_int_equal(cv_log_filter_text(text, sizeof(text)),
 			 strlen("warn,proxy=debug,proxy::inbound=off,x=trace"));
 	assert_string_equal(text, "warn,proxy=debug,proxy::inbound=off,x=trace");
+	/* The longest prefix counts, wherever it stands. */
+	assert_int_equal(cv_log_filter_add("a::b=error,a=debug", false), 0);
+	assert_false(cv_log_enabled(CV_LOG_WARN, "a::b::c"));
+	assert_true(cv_log_enabled(CV_LOG_DEBUG, "a::c"));
 	/* A directive replaces the one for its target. */
 	assert_int_equal(cv_log_filter_add("proxy=error", false), 0);
 	assert_false(cv_log_enabled(CV_LOG_DEBUG, "proxy"));
@@ -219,10 +224,14 @@ static void capture_stop(struct capture *c)
 
 enum { THREADS = 4, LINES = 5000 };
 
+static _Atomic int logged;
+
 static void *log_lines(void *arg)
 {
-	for (int i = 0; i < LINES; i++)
+	for (int i = 0; i < LINES; i++) {
 		cv_info("thread %d line %d", (int)(intptr_t)arg, i);
+		logged++;
+	}
 	return NULL;
 }
 
@@ -249,6 +258,17 @@ static void *count_lines(void *arg)
 	return (void *)count;
 }
 
+/* Waits until nobody gets on. */
+static void wait_for_standstill(void)
+{
+	int before = -1;
+
+	while (logged != before) {
+		before = logged;
+		usleep(100000);
+	}
+}
+
 /* More lines than the queue holds, from several threads: all arrive, each thread's in order. */
 static void test_nothing_lost(void **state)
 {
@@ -263,8 +283,9 @@ static void test_nothing_lost(void **state)
 	assert_int_equal(cv_log_init("info", false), -EALREADY);
 	for (intptr_t i = 0; i < THREADS; i++)
 		assert_int_equal(pthread_create(&threads[i], NULL, log_lines, (void *)i), 0);
-	/* The pipe and the queue are full by now: the threads wait. */
-	usleep(50000);
+	/* The pipe and the queue are full: the threads wait, with lines left. */
+	wait_for_standstill();
+	assert_in_range(logged, CV_LIMIT_LOG_LINES, THREADS * LINES - 1);
 	pthread_create(&reader, NULL, count_lines, &c);
 	for (int i = 0; i < THREADS; i++)
 		pthread_join(threads[i], NULL);

@@ -352,6 +352,32 @@ static void test_output_bound(void **state)
 	close_pair(&p);
 }
 
+/* A peer that asks for new keys and does not read the answers: they are bounded, too. */
+static void test_key_update_flood(void **state)
+{
+	uint8_t byte;
+	struct pair p;
+	ssize_t r = 0;
+	int i;
+
+	(void)state;
+	open_ready(&p);
+	for (i = 0; i < 100000 && r >= 0; i++) {
+		SSL_key_update(cv_tls_ssl(p.client), SSL_KEY_UPDATE_REQUESTED);
+		assert_int_equal(cv_tls_write(p.client, (const uint8_t *)"x", 1), 0);
+		assert_int_equal(cv_tls_flush(p.client), 0);
+		assert_true(cv_tls_fill(p.server) > 0);
+		do {
+			r = cv_tls_read(p.server, &byte, 1);
+		} while (r > 0);
+		if (r == -EAGAIN)
+			r = cv_tls_write(p.server, (const uint8_t *)"y", 1);
+		assert_in_range(cv_tls_out_pending(p.server), 0, 2 * CV_LIMIT_TLS_OUT);
+	}
+	assert_in_range(i, 1, 99999);
+	close_pair(&p);
+}
+
 /* One bit that was changed on the way: an error, and nothing of the record is seen. */
 static void test_bad_record(void **state)
 {
@@ -427,11 +453,17 @@ static int free_cas(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_handshake),  cmocka_unit_test(test_refused),
-		cmocka_unit_test(test_tls12),	   cmocka_unit_test(test_no_tls),
-		cmocka_unit_test(test_transfer),   cmocka_unit_test(test_shared_input),
-		cmocka_unit_test(test_fill),	   cmocka_unit_test(test_output_bound),
-		cmocka_unit_test(test_bad_record), cmocka_unit_test(test_end),
+		cmocka_unit_test(test_handshake),
+		cmocka_unit_test(test_refused),
+		cmocka_unit_test(test_tls12),
+		cmocka_unit_test(test_no_tls),
+		cmocka_unit_test(test_transfer),
+		cmocka_unit_test(test_shared_input),
+		cmocka_unit_test(test_fill),
+		cmocka_unit_test(test_output_bound),
+		cmocka_unit_test(test_key_update_flood),
+		cmocka_unit_test(test_bad_record),
+		cmocka_unit_test(test_end),
 	};
 
 	return cmocka_run_group_tests(tests, make_cas, free_cas);

@@ -188,6 +188,38 @@ static void test_defer_is_fair(void **state)
 	close(fds[1]);
 }
 
+static unsigned chain;
+
+static void defer_chain(void *arg)
+{
+	chain++;
+	if (chain < 5)
+		cv_worker_defer(cv_worker_self(), defer_chain, arg);
+	if (chain == 2)
+		cv_worker_quit(cv_worker_self());
+}
+
+/* Deferred functions need no event to run, and those that are left when the loop ends run too. */
+static void test_defer_alone(void **state)
+{
+	struct cv_worker *w;
+
+	(void)state;
+	alarm(60); /* in case it waits for an event */
+	assert_int_equal(cv_worker_start(&w, 3), 0);
+	cv_worker_post(w, defer_chain, NULL);
+	cv_worker_stop(&w);
+	assert_int_equal(chain, 5);
+	chain = 3;
+	assert_int_equal(cv_worker_control(&control), 0);
+	cv_worker_defer(control, defer_chain, NULL);
+	cv_worker_defer(control, stop_control, NULL);
+	assert_int_equal(cv_worker_run(control), 0);
+	cv_worker_free(&control);
+	assert_int_equal(chain, 5);
+	alarm(0);
+}
+
 static _Atomic bool reclaimed;
 static bool reclaimed_too_early;
 static struct rcu_head rcu;
@@ -238,7 +270,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_posts),	    cmocka_unit_test(test_thread),
 		cmocka_unit_test(test_defer_order), cmocka_unit_test(test_defer_is_fair),
-		cmocka_unit_test(test_rcu),	    cmocka_unit_test(test_clock),
+		cmocka_unit_test(test_defer_alone), cmocka_unit_test(test_rcu),
+		cmocka_unit_test(test_clock),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
