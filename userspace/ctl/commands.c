@@ -120,6 +120,8 @@ static int change_log(struct cv_ctl *ctl)
 
 	if (!answer)
 		return CV_CTL_FAILED;
+	if (ctl->format != CV_CTL_TABLE)
+		return cv_ctl_print(ctl, answer);
 	fprintf(ctl->out, "current log level is %s\n", cv_field_text(answer, "level"));
 	json_decref(answer);
 	return CV_CTL_OK;
@@ -134,9 +136,9 @@ const struct cv_ctl_command cv_ctl_commands[] = {
 	{ "flows", NULL, "ond", "live and latest connections with tier, identities and bytes",
 	  show_flows },
 	{ "status", NULL, "o", "the daemon, the kernel's maps, programs and reasons", show_status },
-	{ "log", NULL, "LE", "show or change the daemon's log level", change_log },
+	{ "log", NULL, "oLE", "show or change the daemon's log level", change_log },
 	{ "pod add", "NAMESPACE/NAME", "oNSU", "enrol a pod (--netns PATH)", cv_ctl_pod_add },
-	{ "pod del", "NAMESPACE/NAME", "", "end a pod's enrolment", cv_ctl_pod_del },
+	{ "pod del", "NAMESPACE/NAME", "o", "end a pod's enrolment", cv_ctl_pod_del },
 	{ "pod list", NULL, "on", "enrolled pods", show_pods },
 	{ "unload", NULL, "", "remove all from the kernel, when no daemon runs", cv_ctl_unload },
 };

@@ -91,6 +91,8 @@ int cv_ctl_pod_del(struct cv_ctl *ctl)
 	answer = cv_ctl_ask(ctl, "pod-del", args, -1);
 	if (!answer)
 		return CV_CTL_FAILED;
+	if (ctl->format != CV_CTL_TABLE)
+		return cv_ctl_print(ctl, answer);
 	json_decref(answer);
 	fprintf(ctl->out, "%s removed\n", ctl->operand);
 	return CV_CTL_OK;
