@@ -185,10 +185,10 @@ culvert_up()
 	idle "$@"
 }
 
-# idle PATH…: memory of the proxies before any connection
+# idle PATH…: memory of the proxies before any connection, once start-up and enrolment are digested
 idle()
 {
-	sleep 1
+	sleep 6
 	for path; do
 		sample "$path" memory_idle "$(proxy_memory)"
 	done
