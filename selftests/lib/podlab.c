@@ -590,6 +590,28 @@ int lab_tap_count(int tap, const struct cv_addr *src)
 	return count;
 }
 
+/* Is it a segment of the tuple's responder to its initiator? */
+static bool is_answer(const uint8_t *frame, size_t len, const struct cv_tuple *t)
+{
+	const uint8_t *ip = frame + ETH_HLEN;
+	const uint8_t *tcp = ip + (cv_addr_is_v4(&t->dst) ? (ip[0] & 0xf) * 4 : 40);
+
+	return is_from(frame, len, &t->dst) && tcp + 4 <= frame + len &&
+	       !memcmp(tcp, &t->dport, sizeof(t->dport)) &&
+	       !memcmp(tcp + 2, &t->sport, sizeof(t->sport));
+}
+
+int lab_tap_answers(int tap, const struct cv_tuple *tuple)
+{
+	uint8_t frame[2048];
+	ssize_t n;
+	int count = 0;
+
+	while ((n = recv(tap, frame, sizeof(frame), MSG_DONTWAIT)) > 0)
+		count += is_answer(frame, (size_t)n, tuple);
+	return count;
+}
+
 /* MAC address of a device in the namespace that the thread is in. */
 static void device_mac(const char *device, uint8_t *ret)
 {

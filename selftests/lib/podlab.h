@@ -103,6 +103,8 @@ struct cv_tuple lab_tuple(int fd);
  * packets with this source address, extension headers or not. */
 int lab_tap(const struct lab_host *h);
 int lab_tap_count(int tap, const struct cv_addr *src);
+/* … and how many were segments of this connection's responder to its initiator. */
+int lab_tap_answers(int tap, const struct cv_tuple *tuple);
 /* Sends a packet from eth0 of a host to its gateway: ethertypes and network header onwards are the
  * caller's, proto is what the packet socket claims. 0 or -errno. */
 int lab_send_packet(const struct lab *lab, const struct lab_host *h, uint16_t proto,
