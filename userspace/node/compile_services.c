@@ -21,9 +21,15 @@
 
 enum { CANDIDATES = CV_MAX_SERVICE_SLOTS };
 
+struct owner { /* of an address */
+	struct cv_addr addr;
+	uint32_t pod;
+};
+
 struct build {
 	struct cv_compile *c;
 	struct cv_sorted *rows;
+	struct cv_sorted owners;
 	struct cv_candidate candidates[CANDIDATES];
 };
 
@@ -49,11 +55,12 @@ static int compare_candidates(const void *a, const void *b)
 	return r ? r : (int)x->addr.port - (int)y->addr.port;
 }
 
-static uint32_t pod_of(struct cv_compile *c, const struct cv_addr *addr)
+/* Number of the enrolled pod that has this address; 0 = none. */
+static uint32_t pod_of(const struct build *b, const struct cv_addr *addr)
 {
-	struct cv_workload_entry entry;
+	const struct owner *owner = cv_sorted_find(&b->owners, addr);
 
-	return cv_table_workload_get(c->opts.bpf, addr, &entry) == 0 ? entry.pod : 0;
+	return owner ? owner->pod : 0;
 }
 
 /* Slots by weight, in the smallest whole numbers. Sorted, so that the same endpoints give the
@@ -77,7 +84,7 @@ static int make_slots(struct build *b, size_t n, struct cv_endpoint_entry **ret,
 	qsort(b->candidates, n, sizeof(*b->candidates), compare_candidates);
 	for (size_t i = 0; i < n; i++) {
 		const struct cv_candidate *c = &b->candidates[i];
-		uint32_t pod = pod_of(b->c, &c->addr.ip);
+		uint32_t pod = pod_of(b, &c->addr.ip);
 
 		local = local || pod;
 		for (uint32_t k = 0; k < c->weight / divisor; k++)
@@ -134,12 +141,21 @@ static bool is_unambiguous(struct cv_store *store, const struct cv_service *svc,
 	return n == 1;
 }
 
+static bool is_repeated(const struct cv_service *svc, size_t vip)
+{
+	for (size_t i = 0; i < vip; i++) {
+		if (cv_addr_eq(&svc->vips[i].ip, &svc->vips[vip].ip))
+			return true;
+	}
+	return false;
+}
+
 static int build_service(struct cv_service *svc, void *arg)
 {
 	struct build *b = arg;
 
 	for (size_t i = 0; i < svc->nr_vips; i++) {
-		if (!is_unambiguous(b->c->opts.store, svc, &svc->vips[i]))
+		if (is_repeated(svc, i) || !is_unambiguous(b->c->opts.store, svc, &svc->vips[i]))
 			continue;
 		for (size_t k = 0; k < svc->ports.n; k++) {
 			int r = build_port(b, svc, &svc->vips[i].ip,
@@ -150,6 +166,41 @@ static int build_service(struct cv_service *svc, void *arg)
 		}
 	}
 	return 0;
+}
+
+static int add_owners(const struct cv_pod_view *pod, void *arg)
+{
+	struct build *b = arg;
+
+	for (size_t i = 0; i < pod->nr_addrs; i++) {
+		struct owner *owner = cv_sorted_add(&b->owners);
+
+		if (!owner)
+			return -ENOMEM;
+		owner->addr = pod->addrs[i];
+		owner->pod = pod->number;
+	}
+	return 0;
+}
+
+static int build_all(struct cv_compile *c, struct cv_sorted *rows)
+{
+	struct build *b = malloc(sizeof(*b));
+	int r;
+
+	if (!b)
+		return -ENOMEM;
+	b->c = c;
+	b->rows = rows;
+	cv_sorted_init(&b->owners, sizeof(struct owner), sizeof(struct cv_addr));
+	r = cv_pods_each(c->opts.pods, add_owners, b);
+	cv_sorted_done(&b->owners);
+	if (r == 0 && b->owners.n)
+		r = cv_store_service_each(c->opts.store, build_service, b);
+	cv_sorted_fini(&b->owners);
+	free(b);
+	cv_sorted_done(rows);
+	return r;
 }
 
 /* --- writing -------------------------------------------------------------------------------- */
@@ -203,6 +254,7 @@ static int write_service(struct cv_compile *c, struct cv_service_row *row,
 		if (old)
 			(void)cv_table_service_del(c->opts.bpf, &row->key); /* was there */
 		row->value.nr_slots = 0;
+		c->full = true;
 		r = 0;
 	}
 	if (r == 0 && old)
@@ -238,17 +290,10 @@ static int write_services(struct cv_compile *c, struct cv_sorted *fresh)
 int cv_compile_services(struct cv_compile *c)
 {
 	struct cv_sorted fresh;
-	struct build *b = malloc(sizeof(*b));
 	int r;
 
-	if (!b)
-		return -ENOMEM;
 	cv_sorted_init(&fresh, sizeof(struct cv_service_row), sizeof(struct cv_service_key));
-	b->c = c;
-	b->rows = &fresh;
-	r = cv_store_service_each(c->opts.store, build_service, b);
-	free(b);
-	cv_sorted_done(&fresh);
+	r = build_all(c, &fresh);
 	if (r == 0)
 		r = write_services(c, &fresh);
 	if (r < 0) {
@@ -294,8 +339,11 @@ static int drop_orphan(const struct cv_endpoint_key *key, const struct cv_endpoi
 
 int cv_compile_services_load(struct cv_compile *c)
 {
-	int r = cv_table_service_each(c->opts.bpf, load_service, c);
+	int r;
 
+	cv_compile_services_fini(&c->services);
+	cv_sorted_init(&c->services, sizeof(struct cv_service_row), sizeof(struct cv_service_key));
+	r = cv_table_service_each(c->opts.bpf, load_service, c);
 	if (r < 0)
 		return r;
 	cv_sorted_done(&c->services);

@@ -173,6 +173,7 @@ static int add_pod(struct cv_pods *p, const struct cv_pod_spec *spec, struct cv_
 		return -ENOSPC;
 	}
 	pod->view.number = number;
+	pod->view.epoch = ++p->last_epoch;
 	if (captured && number != wanted) { /* what it had cannot be completed: begin again */
 		cv_node_forget(p->opts.bpf, wanted, pod->netns.cookie);
 		captured = false;

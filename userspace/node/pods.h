@@ -27,6 +27,7 @@ enum cv_same_node { CV_SAME_NODE_DIRECT, CV_SAME_NODE_RELAY, CV_SAME_NODE_TLS };
 /* An enrolled pod, as its readers see it. */
 struct cv_pod_view {
 	uint32_t number;
+	uint32_t epoch; /* counts enrolments: the same number and epoch are the same enrolment */
 	const char *ns, *name, *service_account, *uid; /* service_account NULL = the record's */
 	const struct cv_netns *netns;
 	const char *netns_path; /* as given, for the re-adoption after a restart */

@@ -28,6 +28,7 @@ struct cv_pods {
 	uint64_t host_inode; /* the namespace of process 1 */
 	struct cv_node_pod *by_number[CV_MAX_PODS]; /* enrolled */
 	struct cv_node_pod *leaving[CV_MAX_PODS]; /* released, sockets still closing */
+	uint32_t last_epoch;
 	uint32_t last_number; /* numbers are not used again at once */
 	size_t count;
 };
