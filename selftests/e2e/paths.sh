@@ -21,7 +21,7 @@ took()
 	shift
 	before=$(opened node1 "$tier")
 	"$@" || return
-	wait_for "${report_s:-10}" more_opened "$tier" "$before" ||
+	wait_for 10 more_opened "$tier" "$before" ||
 		{ echo "no new connection of tier $tier: still $before"; return 1; }
 }
 
@@ -30,10 +30,19 @@ more_opened()
 	[ "$(opened node1 "$1")" -gt "$2" ]
 }
 
-# whoami ADDRESS: what the server says about its two ends: "PEER LOCAL", without the peer's port
-whoami()
+# switches TIER ADDRESS PORT: sooner or later connections to there take this tier
+switches()
 {
-	call "$1" 7001 -m line -s x | sed -n 's/.*answer="\{0,1\}\([^"]*\).*/\1/p; s/.*text="\{0,1\}\([^"]*\).*/\1/p' | head -n 1
+	tier=$1
+	shift
+	before=$(opened node1 "$tier")
+	wait_for 30 switched "$@" || { echo "still no connection of tier $tier"; return 1; }
+}
+
+switched()
+{
+	call "$@" -m echo -n 1000
+	more_opened "$tier" "$before"
 }
 
 echoes="-m echo -n 3000000"
@@ -79,15 +88,12 @@ cat >"$LAB/node1.culvert.yaml" <<END
 sameNode:
   pods: {default/near: tls}
 END
-report_s=1
-check "sameNode: tls takes effect within seconds" wait_for 30 took tls call $NEAR4 7000 $echoes
-report_s=10
+check "sameNode: tls takes effect within seconds" switches tls $NEAR4 7000
 check "sameNode: tls by VIP" took tls call $NEAR_VIP4 80 $echoes
 check "sameNode: tls, the server sees the client's address" call $NEAR4 7001 -m line -e $CLIENT4
 rm "$LAB/node1.culvert.yaml"
 echo "sameNode: {mesh: direct}" >"$LAB/node1.culvert.yaml"
-report_s=1
-check "back to direct" wait_for 30 took direct call $NEAR4 7000 $echoes
+check "back to direct" switches direct $NEAR4 7000
 
 # --- nothing is left of any of them ---
 check "no live connection is listed when all are closed" wait_for 10 sh -c \

@@ -142,6 +142,7 @@ static void answer_status(struct cv_control_request *req, void *arg)
 		      "adopted", cv_bpf_adopted(d->bpf), "draining", d->draining, "developmentCa",
 		      d->env.dev_ca, "fileError", d->file ? cv_local_file_error(d->file) : NULL,
 		      "generation", (json_int_t)control.generation, "pid", (json_int_t)getpid());
+	json_object_set_new(j, "pending", cv_ready_pending(d->telemetry));
 	json_object_set_new(j, "features", features_json(d));
 	json_object_set_new(j, "reasons", reasons_json(d));
 	json_object_set_new(j, "maps", maps_json(d));
@@ -256,8 +257,8 @@ static void answer_pod_del(struct cv_control_request *req, void *arg)
 	const char *name = cv_control_string(req, "name");
 	int r = ns && name ? cv_pods_del(d->pods, ns, name, on_pod_gone, req) : -EINVAL;
 
-	if (r == -ENOENT)
-		cv_control_refuse(&req, "no pod %s/%s is enrolled", ns, name);
+	if (r == -ENOENT) /* what is asked for is so already */
+		cv_control_answer(&req, NULL);
 	else if (r < 0)
 		cv_control_refuse(&req, "pod-del: %s", cv_strerror(-r));
 }

@@ -9,9 +9,11 @@
  */
 #include "userspace/daemon/daemon.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <sched.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
@@ -411,18 +413,28 @@ static void stop_control_socket(struct cv_daemon *d)
 	cv_control_socket_stop(&d->control_socket);
 }
 
-/* Does another process's namespace tell that ours is not our own? PID 1 of a container is the
- * daemon itself; on a node it is init, whose network is everybody's. What cannot be told counts
- * as shared. */
+/* Is there another process in our network namespace, as far as /proc shows? Whoever shares it
+ * could send requests to the admin port. */
 static bool is_netns_shared(void)
 {
-	struct stat self, init;
+	DIR *proc = opendir("/proc");
+	struct stat own, other;
+	const struct dirent *e;
+	char path[64];
+	bool shared = false;
 
-	if (getpid() == 1)
-		return false;
-	if (stat("/proc/self/ns/net", &self) < 0 || stat("/proc/1/ns/net", &init) < 0)
-		return true;
-	return self.st_ino == init.st_ino;
+	if (!proc || stat("/proc/self/ns/net", &own) < 0)
+		shared = true;
+	while (!shared && (e = readdir(proc))) {
+		if (e->d_name[0] < '1' || e->d_name[0] > '9' ||
+		    strtol(e->d_name, NULL, 10) == getpid())
+			continue;
+		snprintf(path, sizeof(path), "/proc/%.16s/ns/net", e->d_name);
+		shared = stat(path, &other) == 0 && other.st_ino == own.st_ino;
+	}
+	if (proc)
+		closedir(proc);
+	return shared;
 }
 
 static int start_http(struct cv_daemon *d)

@@ -281,8 +281,11 @@ static void handshake(struct cv_hbone_conn *c)
 	char error[sizeof(c->error)];
 
 	if (r < 0) {
+		const char *why = c->server ? cv_cert_error_text(cv_tls_ssl(c->tls)) : NULL;
+
 		snprintf(error, sizeof(error), "%s: %s",
-			 c->server ? "tls handshake error" : "io error", cv_tls_error_text(c->tls));
+			 c->server ? "tls handshake error" : "io error",
+			 why ? why : cv_tls_error_text(c->tls));
 		(void)cv_tls_flush(c->tls); /* the alert, if it goes at once */
 		cv_hbone_conn_kill(c, c->server ? CV_FLAG_TLS_FAILURE : CV_FLAG_CONNECT, error);
 		return;
