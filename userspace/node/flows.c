@@ -76,14 +76,6 @@ static struct flow *add_flow(struct cv_flows *f, uint64_t cookie)
 	return flow;
 }
 
-static void close_traffic(struct flow *flow, enum cv_flag flag, const char *error)
-{
-	if (flow->source)
-		cv_traffic_close(&flow->source, flag, error);
-	if (flow->destination)
-		cv_traffic_close(&flow->destination, flag, error);
-}
-
 static void remove_flow(struct cv_flows *f, struct flow *flow)
 {
 	struct flow **at = bucket_of(f, flow->cookie);
@@ -210,12 +202,19 @@ static void tell_bytes(struct flow *flow, const struct cv_flow_entry *e)
 
 static void tell_close(struct cv_flows *f, struct flow *flow, const struct cv_flow_entry *e)
 {
-	if (flow->denied)
-		close_traffic(flow, CV_FLAG_DENY, "connection closed due to policy change");
-	else if (!e->established_ns)
-		close_traffic(flow, CV_FLAG_CONNECT, "connection failed: not established");
-	else
-		close_traffic(flow, CV_FLAG_NONE, NULL);
+	uint64_t closed_ms = e->closed_ns ? e->closed_ns / 1000000 : cv_now_ms();
+	enum cv_flag flag = CV_FLAG_NONE;
+	const char *error = NULL;
+
+	if (flow->denied) {
+		flag = CV_FLAG_DENY;
+		error = "connection closed due to policy change";
+	} else if (!e->established_ns) {
+		flag = CV_FLAG_CONNECT;
+		error = "connection failed: not established";
+	}
+	cv_traffic_close_at(&flow->source, closed_ms, flag, error);
+	cv_traffic_close_at(&flow->destination, closed_ms, flag, error);
 	remove_flow(f, flow);
 }
 
@@ -470,7 +469,8 @@ void cv_flows_free(struct cv_flows **pf)
 		return;
 	for (size_t i = 0; i < BUCKETS; i++) {
 		while (f->buckets[i]) {
-			close_traffic(f->buckets[i], CV_FLAG_NONE, NULL);
+			cv_traffic_drop(&f->buckets[i]->source);
+			cv_traffic_drop(&f->buckets[i]->destination);
 			remove_flow(f, f->buckets[i]);
 		}
 	}

@@ -264,6 +264,12 @@ void cv_traffic_add(struct cv_traffic *c, uint64_t client_to_server, uint64_t se
 
 void cv_traffic_close(struct cv_traffic **traffic, enum cv_flag flag, const char *error)
 {
+	cv_traffic_close_at(traffic, cv_now_ms(), flag, error);
+}
+
+void cv_traffic_close_at(struct cv_traffic **traffic, uint64_t closed_ms, enum cv_flag flag,
+			 const char *error)
+{
 	struct cv_traffic *c = *traffic;
 
 	*traffic = NULL;
@@ -272,10 +278,21 @@ void cv_traffic_close(struct cv_traffic **traffic, enum cv_flag flag, const char
 	atomic_fetch_add_explicit(&c->series->closed[flag], 1, memory_order_relaxed);
 	c->flag = flag;
 	c->error = error ? strdup(error) : NULL;
-	atomic_store_explicit(&c->closed_ms, cv_now_ms(), memory_order_release);
+	atomic_store_explicit(&c->closed_ms, closed_ms, memory_order_release);
 	cv_access_closed(c);
 	unlink_record(c);
 	remember_closed(c);
+}
+
+void cv_traffic_drop(struct cv_traffic **traffic)
+{
+	struct cv_traffic *c = *traffic;
+
+	*traffic = NULL;
+	if (!c)
+		return;
+	unlink_record(c);
+	cv_traffic_put(c);
 }
 
 void cv_traffic_socket(struct cv_telemetry *t, enum cv_reporter reporter, int delta)

@@ -62,6 +62,11 @@ struct cv_traffic *cv_traffic_open(struct cv_telemetry *t, const struct cv_traff
 void cv_traffic_add(struct cv_traffic *c, uint64_t client_to_server, uint64_t server_to_client);
 /* connections_closed++ (failed++ with a flag), `connection complete`, moves to the closed ring. */
 void cv_traffic_close(struct cv_traffic **c, enum cv_flag flag, const char *error);
+/* The same for a connection that ended at closed_ms (cv_now_ms clock) and is told of later. */
+void cv_traffic_close_at(struct cv_traffic **c, uint64_t closed_ms, enum cv_flag flag,
+			 const char *error);
+/* Forgets a record whose connection goes on without us; nothing is told. */
+void cv_traffic_drop(struct cv_traffic **c);
 /* WARN `connection failed` of a connection that never got a record. */
 void cv_traffic_early_deny(struct cv_telemetry *t, const struct cv_sockaddr *src,
 			   const struct cv_sockaddr *dst, enum cv_reporter reporter,
