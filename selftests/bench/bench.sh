@@ -8,7 +8,7 @@
 # A round measures all paths one after the other: no mesh (nothing of culvert is in the kernel),
 # culvert, culvert with capture by TC alone, and, with ZTUNNEL, that; so that what changes on the
 # machine meets all of them. report.py makes medians of the rounds, the table, $O/bench.json and
-# $O/bench.svg, and holds the figures against what is expected. DURATION is the seconds that one
+# $O/bench.svg, and holds the figures against what is expected. DURATION is the whole seconds that one
 # figure is measured for; PHASES chooses among `plain culvert tc ztunnel pods`.
 set -u
 
