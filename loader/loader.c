@@ -22,6 +22,7 @@
 #include "loader/features.h"
 #include "loader/internal.h"
 #include "loader/pin.h"
+#include "loader/tables.h"
 #include "userspace/base/cleanup.h"
 #include "userspace/base/log.h"
 
@@ -591,4 +592,35 @@ int cv_bpf_sweep(struct cv_bpf *bpf)
 	int r = run_iterator(bpf->progs[CV_PROG_SWEEP_ATTESTED]);
 
 	return r < 0 ? r : 0;
+}
+
+/* How many cgroups deep a path leads: its components. */
+static uint32_t cgroup_level(const char *path)
+{
+	uint32_t level = 0;
+
+	for (; *path; path++)
+		level += *path != '/' && (path[1] == '/' || !path[1]);
+	return level;
+}
+
+int cv_bpf_set_pods_cgroup(struct cv_bpf *bpf, const char *path)
+{
+	_cleanup_close_ int fd = -1;
+	struct cv_control_entry control;
+	struct stat st = {};
+	int r = cv_table_control_get(bpf, &control);
+
+	if (r < 0)
+		return r;
+	if (path) {
+		fd = openat(bpf->cgroup_fd, path + strspn(path, "/"),
+			    O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+		if (fd < 0 || fstat(fd, &st) < 0)
+			return -errno;
+	}
+	/* A cgroup v2 directory's inode number is the id that the helpers give. */
+	control.pods_cgroup = st.st_ino;
+	control.pods_cgroup_level = path ? cgroup_level(path) : 0;
+	return cv_table_control_set(bpf, &control);
 }

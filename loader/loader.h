@@ -42,6 +42,10 @@ int cv_bpf_unload(const char *bpffs_dir);
 /* Was the state adopted from an earlier daemon (true) or made anew? */
 bool cv_bpf_adopted(const struct cv_bpf *bpf);
 
+/* Says below which cgroup the pods' processes live, relative to the root of cgroup v2; NULL =
+ * unknown: every process of the node's own namespace counts as the node's. -ENOENT. */
+int cv_bpf_set_pods_cgroup(struct cv_bpf *bpf, const char *path);
+
 /* Attach the programs of one pod. netns_fd and ifindexes are the pod's; every device of the
  * pod but lo is in ifindexes. Idempotent for the same pod number and netns: links that are
  * already pinned and live are kept. Nothing stays attached when it fails. */

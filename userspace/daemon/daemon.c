@@ -71,8 +71,19 @@ static void on_pods_changed(void *arg)
 	queue_compile(d);
 }
 
+/* The cgroup may not exist yet, or no longer: then the settings file is what to look at. */
+static void tell_pods_cgroup(struct cv_daemon *d)
+{
+	int r = cv_bpf_set_pods_cgroup(d->bpf, d->settings.pods_cgroup);
+
+	if (r < 0)
+		cv_warn("capture.podsCgroup: %s: %s", cv_str_text(d->settings.pods_cgroup),
+			cv_strerror(-r));
+}
+
 static void on_settings_changed(void *arg)
 {
+	tell_pods_cgroup(arg);
 	queue_compile(arg);
 }
 
@@ -382,6 +393,7 @@ static int start_node(struct cv_daemon *d)
 	if (r < 0)
 		return r;
 	compile.pods = flows.pods = d->pods;
+	tell_pods_cgroup(d);
 	r = cv_flows_new(&d->flows, &flows);
 	return r < 0 ? r : cv_compile_new(&d->compile, &compile);
 }
