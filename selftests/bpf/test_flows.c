@@ -21,8 +21,10 @@ enum { APP_PORT = 8080 };
 
 /* --- flows ---------------------------------------------------------------------------------- */
 
+/* Nothing waits for ever; accepted sockets inherit the limits of their listener. */
 static int make_socket(const char *name, bool listen_too)
 {
+	const struct timeval limit = { .tv_sec = NODE_WAIT_MS / 1000 };
 	const struct sockaddr_in any = { .sin_family = AF_INET, .sin_port = htons(APP_PORT) };
 	int fd;
 
@@ -30,6 +32,8 @@ static int make_socket(const char *name, bool listen_too)
 	fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	assert_int_equal(cv_netns_enter(NULL), 0);
 	assert_true(fd >= 0);
+	assert_int_equal(setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof(limit)), 0);
+	assert_int_equal(setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof(limit)), 0);
 	if (listen_too) {
 		assert_int_equal(bind(fd, (const struct sockaddr *)&any, sizeof(any)), 0);
 		assert_int_equal(listen(fd, 8), 0);
@@ -39,12 +43,10 @@ static int make_socket(const char *name, bool listen_too)
 
 static int dial(const char *ip, uint16_t port)
 {
-	const struct timeval limit = { .tv_sec = NODE_WAIT_MS / 1000 };
 	struct sockaddr_in to = { .sin_family = AF_INET, .sin_port = htons(port) };
 	int fd = make_socket("a", false);
 
 	assert_int_equal(inet_pton(AF_INET, ip, &to.sin_addr), 1);
-	assert_int_equal(setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof(limit)), 0);
 	if (connect(fd, (const struct sockaddr *)&to, sizeof(to)) < 0)
 		cv_close(&fd);
 	return fd;

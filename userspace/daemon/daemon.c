@@ -94,6 +94,13 @@ static enum cv_same_node same_node_of(const char *ns, const char *name, void *ar
 	return cv_settings_same_node(&d->settings, ns, name);
 }
 
+static void deny_flow(uint64_t cookie, void *arg)
+{
+	struct cv_daemon *d = arg;
+
+	cv_flows_deny(d->flows, cookie);
+}
+
 static int start_pod_proxy(const struct cv_pod_view *pod, void **ret_handle, void *arg)
 {
 	struct cv_daemon *d = arg;
@@ -380,6 +387,7 @@ static int start_node(struct cv_daemon *d)
 		.bpf = d->bpf,
 		.store = d->store,
 		.same_node = same_node_of,
+		.denied = deny_flow,
 		.arg = d,
 	};
 	struct cv_flows_opts flows = {
