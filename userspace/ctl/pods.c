@@ -129,6 +129,18 @@ void cv_ctl_table_pods(FILE *out, const struct cv_ctl_data *d)
 	cv_table_fini(&t);
 }
 
+/* Or the next daemon would enrol again what was unloaded. */
+static int forget_pods(const struct cv_ctl *ctl)
+{
+	char path[512];
+
+	if (snprintf(path, sizeof(path), "%s/pods.json", ctl->run_dir) >= (int)sizeof(path))
+		return cv_ctl_fail("%s: too long", ctl->run_dir);
+	if (unlink(path) < 0 && errno != ENOENT)
+		return cv_ctl_fail("%s: %s", path, strerror(errno));
+	return CV_CTL_OK;
+}
+
 /* The loader's lock is what protects a live daemon; asking first gives the better text. */
 int cv_ctl_unload(struct cv_ctl *ctl)
 {
@@ -142,10 +154,10 @@ int cv_ctl_unload(struct cv_ctl *ctl)
 		return cv_ctl_fail("a culvertd holds %s: stop it first", ctl->bpffs);
 	if (r == -ENOENT) {
 		fprintf(ctl->out, "nothing is loaded at %s\n", ctl->bpffs);
-		return CV_CTL_OK;
+		return forget_pods(ctl);
 	}
 	if (r < 0)
 		return cv_ctl_fail("%s: %s", ctl->bpffs, strerror(-r));
 	fprintf(ctl->out, "%s unloaded\n", ctl->bpffs);
-	return CV_CTL_OK;
+	return forget_pods(ctl);
 }
