@@ -20,15 +20,13 @@
 
 #include "loader/features.h"
 #include "loader/internal.h"
+#include "loader/links.h"
 #include "loader/netns.h"
 #include "loader/pin.h"
 #include "loader/routes.h"
 #include "loader/tc.h"
 #include "userspace/base/cleanup.h"
 #include "userspace/base/log.h"
-
-/* A directory of this name among a pod's pins says that removal has to reset the sysctl. */
-static const char accept_local_mark[] = "accept_local";
 
 /* A pod while its hooks are attached or updated. */
 struct visit {
@@ -39,26 +37,6 @@ struct visit {
 	int instances[CV_PROG_NR]; /* made on demand; -1 = not yet */
 	bool update; /* pinned links get the present program */
 };
-
-static int link_info(int fd, struct bpf_link_info *ret)
-{
-	uint32_t len = sizeof(*ret);
-
-	memset(ret, 0, sizeof(*ret));
-	return bpf_obj_get_info_by_fd(fd, ret, &len) < 0 ? -errno : 0;
-}
-
-/* The namespace's inode of an sk_lookup link, the ifindex of a TCX link: both are the first
- * member of the kernel's info; 0 = gone. */
-static uint32_t link_target(const struct bpf_link_info *info)
-{
-	return info->netns.netns_ino;
-}
-
-static int pod_dir(const char *base, uint32_t pod, char *buf, size_t size)
-{
-	return snprintf(buf, size, "%s/pods/%u", base, pod) < (int)size ? 0 : -ENAMETOOLONG;
-}
 
 /* --- the node's own cgroup ------------------------------------------------------------------ */
 
@@ -134,7 +112,7 @@ static int keep_link(struct visit *v, enum cv_prog_id id, const char *path, uint
 
 	if (link < 0)
 		return -errno;
-	if (link_info(link, &info) < 0 || link_target(&info) != target) {
+	if (cv_link_info(link, &info) < 0 || cv_link_target(&info) != target) {
 		int r = cv_pin_unlink(path);
 
 		return r < 0 ? r : -ENOENT;
@@ -229,7 +207,7 @@ static int visit_open(struct visit *v, struct cv_bpf *bpf, const struct cv_bpf_p
 	visit_init(v, bpf);
 	v->inode = st.st_ino;
 	v->data.pod = p->pod;
-	r = pod_dir(bpf->dir, p->pod, v->dir, sizeof(v->dir));
+	r = cv_pods_dir(bpf->dir, p->pod, v->dir, sizeof(v->dir));
 	if (r < 0)
 		return r;
 	r = cv_pin_mkdir(v->dir);
@@ -286,7 +264,7 @@ static int ensure_routes(struct visit *v, const struct cv_addr *addrs, size_t n)
 	int r = cv_accept_local_set();
 
 	if (r == 1) {
-		snprintf(path, sizeof(path), "%s/%s", v->dir, accept_local_mark);
+		snprintf(path, sizeof(path), "%s/%s", v->dir, CV_PIN_ACCEPT_LOCAL);
 		r = cv_pin_mkdir(path);
 	}
 	return r < 0 ? r : cv_routes_ensure(addrs, n);
@@ -314,7 +292,7 @@ int cv_bpf_pod_unroute(struct cv_bpf *bpf, const struct cv_bpf_pod *p)
 
 	if (r >= 0) {
 		cv_routes_remove();
-		snprintf(path, sizeof(path), "%s/%s", v.dir, accept_local_mark);
+		snprintf(path, sizeof(path), "%s/%s", v.dir, CV_PIN_ACCEPT_LOCAL);
 		if (rmdir(path) == 0)
 			cv_accept_local_clear();
 	}
@@ -322,203 +300,7 @@ int cv_bpf_pod_unroute(struct cv_bpf *bpf, const struct cv_bpf_pod *p)
 	return r;
 }
 
-/* --- removal -------------------------------------------------------------------------------- */
-
-/* The inode of the namespace that a pod's sk_lookup link is attached to; 0 = gone. */
-static uint32_t netns_inode(const char *dir)
-{
-	_cleanup_close_ int link = -1;
-	struct bpf_link_info info;
-	char path[CV_PIN_PATH];
-
-	snprintf(path, sizeof(path), "%s/lookup", dir);
-	link = bpf_obj_get(path);
-	return link < 0 || link_info(link, &info) < 0 ? 0 : link_target(&info);
-}
-
-/* That namespace as a new fd; -ENOENT when it is gone. */
-static int open_netns(const char *dir)
-{
-	uint32_t inode = netns_inode(dir);
-
-	return inode ? cv_netns_find(inode) : -ENOENT;
-}
-
-int cv_bpf_pod_netns(const struct cv_bpf *bpf, uint32_t pod)
-{
-	char dir[CV_PIN_PATH / 2];
-	int r = pod_dir(bpf->dir, pod, dir, sizeof(dir));
-
-	return r < 0 ? r : open_netns(dir);
-}
-
-/* Detaches at once: unpinning alone would leave that to a kernel thread, and a pod that is
- * enrolled again meanwhile would have two programs. */
-static int detach_pin(const char *dir, const char *name, void *arg)
-{
-	_cleanup_close_ int fd = -1;
-	char path[CV_PIN_PATH];
-
-	(void)arg;
-	if (snprintf(path, sizeof(path), "%s/%s", dir, name) >= (int)sizeof(path))
-		return -ENAMETOOLONG;
-	if (!strcmp(name, accept_local_mark)) {
-		cv_accept_local_clear();
-		return cv_pin_remove_tree(path);
-	}
-	if (!strncmp(name, "tc-", 3)) {
-		cv_tc_detach(name + 3);
-	} else {
-		fd = bpf_obj_get(path);
-		if (fd >= 0 && bpf_link_detach(fd) < 0 && errno != ENOLINK)
-			cv_debug("detach %s: %s", path, cv_strerror(errno));
-	}
-	return cv_pin_unlink(path);
-}
-
-static int remove_pod(const char *dir, bool keep_routes)
-{
-	_cleanup_close_ int netns = open_netns(dir);
-	int back = -1;
-	int r;
-
-	/* Filters and routes can only be taken away from inside; without a namespace they are gone. */
-	if (netns >= 0 && cv_netns_visit(netns, &back) < 0)
-		back = -1;
-	if (back >= 0 && !keep_routes)
-		cv_routes_remove();
-	r = cv_pin_each(dir, detach_pin, NULL);
-	cv_netns_visit_end(&back);
-	if (r < 0)
-		return r;
-	return cv_pin_remove_tree(dir);
-}
-
-int cv_bpf_pod_detach(struct cv_bpf *bpf, uint32_t pod)
-{
-	char dir[CV_PIN_PATH / 2];
-	struct stat st;
-	int r = pod_dir(bpf->dir, pod, dir, sizeof(dir));
-
-	if (r < 0)
-		return r;
-	if (stat(dir, &st) < 0)
-		return -errno;
-	return remove_pod(dir, false);
-}
-
-/* A search among the pods of another directory for one in the same namespace. */
-struct heir {
-	uint32_t inode;
-	char dir[CV_PIN_PATH / 2]; /* empty = none found */
-};
-
-static int match_heir(const char *pods, const char *name, void *arg)
-{
-	struct heir *heir = arg;
-	char dir[CV_PIN_PATH / 2];
-
-	if (snprintf(dir, sizeof(dir), "%s/%s", pods, name) >= (int)sizeof(dir))
-		return -ENAMETOOLONG;
-	if (netns_inode(dir) == heir->inode)
-		snprintf(heir->dir, sizeof(heir->dir), "%s", dir);
-	return 0;
-}
-
-/* Routes are the namespace's: a pod that is attached from another directory too keeps them, and
- * that directory inherits the note about the sysctl. */
-static int inherit(const char *dir, const char *heirs, bool *ret_found)
-{
-	struct heir heir = { .inode = netns_inode(dir) };
-	char mark[CV_PIN_PATH];
-	int r;
-
-	*ret_found = false;
-	if (!heirs || !heir.inode)
-		return 0;
-	r = cv_pin_each(heirs, match_heir, &heir);
-	if (r < 0 || !heir.dir[0])
-		return r;
-	*ret_found = true;
-	snprintf(mark, sizeof(mark), "%s/%s", dir, accept_local_mark);
-	if (rmdir(mark) < 0)
-		return errno == ENOENT ? 0 : -errno;
-	snprintf(mark, sizeof(mark), "%s/%s", heir.dir, accept_local_mark);
-	return cv_pin_mkdir(mark);
-}
-
-static int remove_named_pod(const char *pods, const char *name, void *arg)
-{
-	const char *heirs = arg;
-	char dir[CV_PIN_PATH / 2];
-	bool found;
-	int r;
-
-	if (snprintf(dir, sizeof(dir), "%s/%s", pods, name) >= (int)sizeof(dir))
-		return -ENAMETOOLONG;
-	r = inherit(dir, heirs, &found);
-	return r < 0 ? r : remove_pod(dir, found);
-}
-
-int cv_attach_remove_pods(const char *dir, const char *heir_dir)
-{
-	char pods[CV_PIN_PATH / 2], heirs[CV_PIN_PATH / 2];
-
-	if (snprintf(pods, sizeof(pods), "%s/pods", dir) >= (int)sizeof(pods) ||
-	    snprintf(heirs, sizeof(heirs), "%s/pods", heir_dir ? heir_dir : "") >=
-		    (int)sizeof(heirs))
-		return -ENAMETOOLONG;
-	return cv_pin_each(pods, remove_named_pod, heir_dir ? heirs : NULL);
-}
-
-/* --- after a restart ------------------------------------------------------------------------ */
-
-static int prune_pin(const char *dir, const char *name, void *arg)
-{
-	_cleanup_close_ int fd = -1;
-	struct bpf_link_info info;
-	char path[CV_PIN_PATH];
-	size_t *live = arg;
-
-	if (snprintf(path, sizeof(path), "%s/%s", dir, name) >= (int)sizeof(path))
-		return -ENAMETOOLONG;
-	fd = bpf_obj_get(path);
-	if (fd >= 0 && strncmp(name, "tc-", 3) &&
-	    (link_info(fd, &info) < 0 || !link_target(&info))) {
-		cv_debug("unpin %s: its target is gone", path);
-		return cv_pin_unlink(path);
-	}
-	*live += fd >= 0 && strncmp(name, "tc-", 3) != 0;
-	return 0;
-}
-
-static int prune_pod(const char *pods, const char *name, void *arg)
-{
-	char dir[CV_PIN_PATH / 2];
-	size_t live = 0;
-	int r;
-
-	(void)arg;
-	if (snprintf(dir, sizeof(dir), "%s/%s", pods, name) >= (int)sizeof(dir))
-		return -ENAMETOOLONG;
-	r = cv_pin_each(dir, prune_pin, &live);
-	if (r < 0 || live)
-		return r;
-	return cv_pin_remove_tree(dir);
-}
-
-static int pods_path(const struct cv_bpf *bpf, char *buf, size_t size)
-{
-	return snprintf(buf, size, "%s/pods", bpf->dir) < (int)size ? 0 : -ENAMETOOLONG;
-}
-
-int cv_attach_prune(struct cv_bpf *bpf)
-{
-	char pods[CV_PIN_PATH / 2];
-	int r = pods_path(bpf, pods, sizeof(pods));
-
-	return r < 0 ? r : cv_pin_each(pods, prune_pod, NULL);
-}
+/* --- other programs in links that stay --------------------------------------------------------- */
 
 static int update_pin(const char *dir, const char *name, void *arg)
 {
@@ -538,9 +320,9 @@ static int update_pin(const char *dir, const char *name, void *arg)
 		return ensure_filter(v, id, name + 3,
 				     (uint32_t)strtoul(strrchr(name, '-') + 1, NULL, 10));
 	link = bpf_obj_get(path);
-	if (link < 0 || link_info(link, &info) < 0)
+	if (link < 0 || cv_link_info(link, &info) < 0)
 		return 0;
-	return keep_link(v, id, path, link_target(&info));
+	return keep_link(v, id, path, cv_link_target(&info));
 }
 
 static int update_pod(const char *pods, const char *name, void *arg)
@@ -556,7 +338,7 @@ static int update_pod(const char *pods, const char *name, void *arg)
 	v.data.pod = (uint32_t)strtoul(name, NULL, 10);
 	if (snprintf(v.dir, sizeof(v.dir), "%s/%s", pods, name) >= (int)sizeof(v.dir))
 		return -ENAMETOOLONG;
-	netns = open_netns(v.dir);
+	netns = cv_link_open_netns(v.dir);
 	if (netns < 0) /* alive, but only its own sockets hold it: the old programs serve it */
 		return 0;
 	r = cv_netns_visit(netns, &back);
@@ -573,7 +355,8 @@ static int update_pod(const char *pods, const char *name, void *arg)
 int cv_attach_update_pods(struct cv_bpf *bpf)
 {
 	char pods[CV_PIN_PATH / 2];
-	int r = pods_path(bpf, pods, sizeof(pods));
 
-	return r < 0 ? r : cv_pin_each(pods, update_pod, bpf);
+	if (snprintf(pods, sizeof(pods), "%s/pods", bpf->dir) >= (int)sizeof(pods))
+		return -ENAMETOOLONG;
+	return cv_pin_each(pods, update_pod, bpf);
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * The probe table. Helpers are probed by libbpf with a throw-away program, TCX by attaching to
+ * The probe tables. Helpers are probed by libbpf with a throw-away program, TCX by attaching to
  * a device that cannot exist, kernel functions by their name in the kernel's type data.
  */
 #define CV_LOG_TARGET "bpf"
@@ -93,4 +93,32 @@ void cv_features_probe(struct cv_bpf_features *ret)
 		*answer = probes[i].fn();
 		cv_debug("feature %s: %s", probes[i].name, *answer ? "yes" : "no");
 	}
+}
+
+static const struct requirement {
+	const char *name;
+	enum bpf_prog_type prog;
+	enum bpf_func_id helper; /* BPF_FUNC_unspec = the program type itself */
+} requirements[] = {
+	{ "sk_lookup programs (Linux 5.9)", BPF_PROG_TYPE_SK_LOOKUP, BPF_FUNC_unspec },
+	{ "sockops programs", BPF_PROG_TYPE_SOCK_OPS, BPF_FUNC_unspec },
+	{ "cgroup setsockopt programs", BPF_PROG_TYPE_CGROUP_SOCKOPT, BPF_FUNC_unspec },
+	{ "socket storage in cgroup/connect", BPF_PROG_TYPE_CGROUP_SOCK_ADDR,
+	  BPF_FUNC_sk_storage_get },
+	{ "socket storage in TC", BPF_PROG_TYPE_SCHED_CLS, BPF_FUNC_sk_storage_get },
+	{ "bpf_get_netns_cookie in sockops (Linux 5.15)", BPF_PROG_TYPE_SOCK_OPS,
+	  BPF_FUNC_get_netns_cookie },
+};
+
+const char *cv_features_missing(void)
+{
+	for (size_t i = 0; i < CV_ARRAY_SIZE(requirements); i++) {
+		const struct requirement *r = &requirements[i];
+		int has = r->helper ? libbpf_probe_bpf_helper(r->prog, r->helper, NULL) :
+				      libbpf_probe_bpf_prog_type(r->prog, NULL);
+
+		if (has == 0)
+			return r->name;
+	}
+	return NULL;
 }

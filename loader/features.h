@@ -11,3 +11,6 @@ enum { CV_BPF_F_BEFORE = 1 << 3 };
 
 /* Fills everything but fastpath. Never fails: what cannot be probed counts as missing. */
 void cv_features_probe(struct cv_bpf_features *ret);
+/* Names something that the programs cannot do without and this kernel lacks; NULL = nothing is
+ * known to be missing. For the message after a failed load. */
+const char *cv_features_missing(void);

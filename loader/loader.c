@@ -17,43 +17,14 @@
 #include <string.h>
 #include <sys/stat.h>
 
-#include "culvert.skel.h"
 #include "loader/attach.h"
 #include "loader/features.h"
 #include "loader/internal.h"
+#include "loader/object.h"
 #include "loader/pin.h"
 #include "loader/tables.h"
 #include "userspace/base/cleanup.h"
 #include "userspace/base/log.h"
-
-const char *const cv_map_names[CV_MAP_NR] = {
-#define CV_MAP_NAME(sym, name) [CV_MAP_##sym] = #name,
-	CV_MAPS(CV_MAP_NAME)
-#undef CV_MAP_NAME
-};
-
-const struct cv_prog_desc cv_progs[CV_PROG_NR] = {
-#define CV_PROG_DESC(sym, name, place, type) [CV_PROG_##sym] = { #name, CV_PLACE_##place, type },
-	CV_PROGS(CV_PROG_DESC)
-#undef CV_PROG_DESC
-};
-
-/* A start in progress. */
-struct start {
-	struct cv_bpf *bpf;
-	const struct cv_bpf_opts *opts;
-	struct culvert_bpf *skel;
-	struct cv_stamp stamp; /* of this binary */
-	char base[CV_PIN_DIR + 8]; /* where it pins: DIR, or DIR-next */
-	bool same_abi; /* maps in DIR are adopted */
-	bool same_object; /* and so are programs and links */
-};
-
-static void close_skel(struct culvert_bpf **skel)
-{
-	culvert_bpf__destroy(*skel);
-	*skel = NULL;
-}
 
 /* --- libbpf's messages ---------------------------------------------------------------------- */
 
@@ -72,198 +43,6 @@ __attribute__((format(printf, 2, 0))) static int print_libbpf(enum libbpf_print_
 		line[n - 1] = '\0';
 	cv_debug("%s", line);
 	return n;
-}
-
-/* --- stamp ---------------------------------------------------------------------------------- */
-
-static uint64_t layout_hash(const struct bpf_object *obj)
-{
-	uint64_t hash = CV_HASH_START;
-
-	for (enum cv_map_id id = 0; id < CV_MAP_NR; id++) {
-		const struct bpf_map *map = bpf_object__find_map_by_name(obj, cv_map_names[id]);
-		uint32_t def[5] = {};
-
-		if (map) {
-			def[0] = bpf_map__type(map);
-			def[1] = bpf_map__key_size(map);
-			def[2] = bpf_map__value_size(map);
-			def[3] = bpf_map__max_entries(map);
-			def[4] = bpf_map__map_flags(map);
-		}
-		hash = cv_pin_hash(hash, cv_map_names[id], strlen(cv_map_names[id]));
-		hash = cv_pin_hash(hash, def, sizeof(def));
-	}
-	return hash;
-}
-
-static void make_stamp(struct start *s)
-{
-	const struct cv_config *config = (const struct cv_config *)&s->skel->rodata->cv_config;
-	uint64_t hash = CV_HASH_START;
-	const void *elf;
-	size_t size;
-
-	elf = culvert_bpf__elf_bytes(&size);
-	hash = cv_pin_hash(hash, elf, size);
-	s->stamp.version = CV_ABI_VERSION;
-	s->stamp.layout = layout_hash(s->skel->obj);
-	s->stamp.object = cv_pin_hash(hash, config, sizeof(*config));
-}
-
-static int compare_stamp(struct start *s)
-{
-	struct cv_stamp pinned;
-	int r = cv_pin_stamp_read(s->bpf->dir, &pinned);
-
-	if (r == -ENOENT)
-		return 0;
-	if (r < 0)
-		return r;
-	s->same_abi = pinned.version == s->stamp.version && pinned.layout == s->stamp.layout;
-	s->same_object = s->same_abi && pinned.object == s->stamp.object;
-	return 0;
-}
-
-/* --- open, configure, load ------------------------------------------------------------------ */
-
-static int base_path(const struct start *s, const char *folder, const char *name,
-		     char path[CV_PIN_PATH])
-{
-	int n = snprintf(path, CV_PIN_PATH, "%s/%s/%s", s->base, folder, name);
-
-	return n < CV_PIN_PATH ? 0 : -ENAMETOOLONG;
-}
-
-static int open_object(struct start *s)
-{
-	s->skel = culvert_bpf__open();
-	if (!s->skel)
-		return errno ? -errno : -EINVAL;
-	s->skel->rodata->cv_config.set_retval = s->bpf->features.set_retval;
-	return 0;
-}
-
-static int configure_maps(struct start *s)
-{
-	char path[CV_PIN_PATH];
-
-	for (enum cv_map_id id = 0; id < CV_MAP_NR; id++) {
-		struct bpf_map *map = bpf_object__find_map_by_name(s->skel->obj, cv_map_names[id]);
-		int r;
-
-		if (!map)
-			return -EINVAL;
-		r = base_path(s, "maps", cv_map_names[id], path);
-		if (r >= 0) /* libbpf reuses what is pinned there, else pins */
-			r = bpf_map__set_pin_path(map, path);
-		if (r < 0)
-			return r;
-	}
-	return 0;
-}
-
-/* Programs that are adopted need not be loaded; templates always are. */
-static int configure_progs(struct start *s)
-{
-	for (enum cv_prog_id id = 0; id < CV_PROG_NR; id++) {
-		struct bpf_program *prog =
-			bpf_object__find_program_by_name(s->skel->obj, cv_progs[id].name);
-		int r;
-
-		if (!prog)
-			return -EINVAL;
-		r = bpf_program__set_autoload(prog, cv_progs[id].place == CV_PLACE_POD ||
-							    !s->same_object);
-		if (r < 0)
-			return r;
-	}
-	return 0;
-}
-
-static int make_folders(const struct start *s)
-{
-	static const char *const folders[] = { "maps", "progs", "links", "pods" };
-	char path[CV_PIN_PATH];
-	int r = cv_pin_mkdir(s->base);
-
-	for (size_t i = 0; r >= 0 && i < CV_ARRAY_SIZE(folders); i++) {
-		r = base_path(s, folders[i], "", path);
-		if (r >= 0)
-			r = cv_pin_mkdir(path);
-	}
-	return r;
-}
-
-static int dup_fd(int fd, int *ret)
-{
-	int own = fcntl(fd, F_DUPFD_CLOEXEC, 3);
-
-	if (own < 0)
-		return -errno;
-	*ret = own;
-	return 0;
-}
-
-static int take_maps(struct start *s)
-{
-	int r = 0;
-
-	for (enum cv_map_id id = 0; r >= 0 && id < CV_MAP_NR; id++) {
-		const struct bpf_map *map =
-			bpf_object__find_map_by_name(s->skel->obj, cv_map_names[id]);
-
-		r = dup_fd(bpf_map__fd(map), &s->bpf->maps[id]);
-	}
-	return r;
-}
-
-/* The pinned program when it is the same, else the new one, which is then pinned. */
-static int take_prog(struct start *s, enum cv_prog_id id)
-{
-	const struct bpf_program *prog =
-		bpf_object__find_program_by_name(s->skel->obj, cv_progs[id].name);
-	char path[CV_PIN_PATH];
-	int r = base_path(s, "progs", cv_progs[id].name, path);
-
-	if (r < 0)
-		return r;
-	if (cv_progs[id].place == CV_PLACE_POD) {
-		r = cv_template_init(&s->bpf->templates[id], s->skel->obj, prog);
-		if (r < 0)
-			return r;
-	}
-	if (s->same_object) {
-		s->bpf->progs[id] = bpf_obj_get(path);
-		return s->bpf->progs[id] < 0 ? -errno : 0;
-	}
-	r = dup_fd(bpf_program__fd(prog), &s->bpf->progs[id]);
-	return r < 0 ? r : cv_pin_put(s->bpf->progs[id], path);
-}
-
-static int load_object(struct start *s)
-{
-	int r = make_folders(s);
-
-	if (r < 0)
-		return r;
-	r = configure_maps(s);
-	if (r < 0)
-		return r;
-	r = configure_progs(s);
-	if (r < 0)
-		return r;
-	r = culvert_bpf__load(s->skel);
-	if (r < 0) {
-		cv_debug("load: %s", cv_strerror(-r));
-		return r;
-	}
-	r = take_maps(s);
-	for (enum cv_prog_id id = 0; r >= 0 && id < CV_PROG_NR; id++)
-		r = take_prog(s, id);
-	if (r < 0)
-		return r;
-	return cv_pool_new(&s->bpf->pool, s->bpf->templates, CV_PROG_NR);
 }
 
 /* --- attach, publish ------------------------------------------------------------------------ */
@@ -323,7 +102,7 @@ static int next_path(const struct cv_bpf *bpf, char *buf, size_t size)
 
 /* Everything new is complete in DIR-next: stamp it, lock it, put it in DIR's place. The old
  * directory stays, attached, until cv_bpf_retire. */
-static int publish(struct start *s)
+static int publish(struct cv_start *s)
 {
 	struct cv_bpf *bpf = s->bpf;
 	int lock = -1;
@@ -345,7 +124,7 @@ static int publish(struct start *s)
 	return 0;
 }
 
-static int attach_and_publish(struct start *s)
+static int attach_and_publish(struct cv_start *s)
 {
 	int r = set_fastpath(s->bpf, !s->opts->no_fastpath);
 
@@ -368,7 +147,7 @@ static int attach_and_publish(struct start *s)
 
 /* What an interrupted build left in DIR-next is no use; what an exchange left there is, until
  * every pod is attached by the new one, so that is removed only when its place is needed. */
-static int choose_base(struct start *s)
+static int choose_base(struct cv_start *s)
 {
 	int r;
 
@@ -378,10 +157,28 @@ static int choose_base(struct start *s)
 	return r < 0 ? r : cv_bpf_retire(s->bpf);
 }
 
+static int run_start(struct cv_start *s)
+{
+	int r = cv_object_open(s);
+
+	if (r < 0)
+		return r;
+	r = cv_object_compare(s);
+	if (r < 0)
+		return r;
+	r = choose_base(s);
+	if (r < 0)
+		return r;
+	r = cv_object_load(s);
+	if (r < 0)
+		return r;
+	s->bpf->adopted = s->same_abi;
+	return attach_and_publish(s);
+}
+
 static int start(struct cv_bpf *bpf, const struct cv_bpf_opts *opts)
 {
-	struct start s = { .bpf = bpf, .opts = opts };
-	_cleanup_(close_skel) struct culvert_bpf *skel = NULL;
+	struct cv_start s = { .bpf = bpf, .opts = opts };
 	int r = cv_pin_lock(bpf->dir, &bpf->lock_fd);
 
 	if (r < 0)
@@ -389,22 +186,9 @@ static int start(struct cv_bpf *bpf, const struct cv_bpf_opts *opts)
 	r = open_cgroup(bpf, opts->cgroup_dir);
 	if (r < 0)
 		return r;
-	r = open_object(&s);
-	skel = s.skel;
-	if (r < 0)
-		return r;
-	make_stamp(&s);
-	r = compare_stamp(&s);
-	if (r < 0)
-		return r;
-	r = choose_base(&s);
-	if (r < 0)
-		return r;
-	r = load_object(&s);
-	if (r < 0)
-		return r;
-	bpf->adopted = s.same_abi;
-	return attach_and_publish(&s);
+	r = run_start(&s);
+	cv_object_close(&s);
+	return r;
 }
 
 /* Only reads: no lock, no object. */
@@ -507,24 +291,34 @@ static int remove_state(const char *dir, const char *heir_dir)
 	return r < 0 ? r : cv_pin_remove_tree(dir);
 }
 
+/* What is beside a directory: of a build or an exchange that was interrupted, or replaced. */
+static int remove_beside(const char *dir, const char *heir_dir)
+{
+	static const char *const suffixes[] = { "-next", "-aside" };
+	int r = 0;
+
+	for (size_t i = 0; r >= 0 && i < CV_ARRAY_SIZE(suffixes); i++) {
+		char path[CV_PIN_DIR + 8];
+
+		snprintf(path, sizeof(path), "%s%s", dir, suffixes[i]);
+		r = remove_state(path, heir_dir);
+	}
+	return r;
+}
+
 int cv_bpf_retire(struct cv_bpf *bpf)
 {
-	char next[CV_PIN_DIR + 8];
-	int r = next_path(bpf, next, sizeof(next));
-
-	return r < 0 ? r : remove_state(next, bpf->dir);
+	return remove_beside(bpf->dir, bpf->dir);
 }
 
 int cv_bpf_unload(const char *bpffs_dir)
 {
 	_cleanup_close_ int lock = -1;
-	char next[CV_PIN_DIR + 8];
 	int r = cv_pin_lock_existing(bpffs_dir, &lock);
 
 	if (r < 0)
 		return r;
-	snprintf(next, sizeof(next), "%s-next", bpffs_dir);
-	r = remove_state(next, NULL);
+	r = remove_beside(bpffs_dir, NULL);
 	return r < 0 ? r : remove_state(bpffs_dir, NULL);
 }
 

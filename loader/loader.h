@@ -95,7 +95,7 @@ int cv_bpf_progs(const struct cv_bpf *bpf, struct cv_bpf_prog_info *ret, size_t 
 struct cv_bpf_features {
 	bool tcx; /* else clsact */
 	bool set_retval; /* bpf_set_retval in cgroup/connect: ECONNREFUSED instead of EPERM */
-	bool sock_destroy; /* kfunc bpf_sock_destroy; else netlink SOCK_DESTROY */
+	bool sock_destroy; /* kfunc bpf_sock_destroy is there; connections are closed by netlink */
 	bool tc_netns_cookie; /* bpf_get_netns_cookie in TC */
 	bool fastpath;
 };

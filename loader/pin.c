@@ -183,7 +183,22 @@ int cv_pin_remove_tree(const char *path)
 	return rmdir(path) < 0 && errno != ENOENT ? -errno : 0;
 }
 
+/* bpffs learned to exchange in Linux 5.16. Before, in steps: a crash between them leaves no
+ * directory at dir, and the next start makes it anew. */
+static int exchange_in_steps(const char *next, const char *dir)
+{
+	char aside[CV_PIN_PATH];
+
+	if (snprintf(aside, sizeof(aside), "%s-aside", dir) >= (int)sizeof(aside))
+		return -ENAMETOOLONG;
+	if (rename(dir, aside) < 0 || rename(next, dir) < 0 || rename(aside, next) < 0)
+		return -errno;
+	return 0;
+}
+
 int cv_pin_exchange(const char *next, const char *dir)
 {
-	return renameat2(AT_FDCWD, next, AT_FDCWD, dir, RENAME_EXCHANGE) < 0 ? -errno : 0;
+	if (renameat2(AT_FDCWD, next, AT_FDCWD, dir, RENAME_EXCHANGE) == 0)
+		return 0;
+	return errno == EINVAL ? exchange_in_steps(next, dir) : -errno;
 }

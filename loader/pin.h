@@ -51,7 +51,8 @@ int cv_pin_put(int fd, const char *path);
 int cv_pin_unlink(const char *path); /* 0 when it is not there */
 /* Removes a directory and all below it; 0 when it is not there. */
 int cv_pin_remove_tree(const char *path);
-/* Puts the directory `next` in the place of `dir`, and the other way round, at once. */
+/* Puts the directory `next` in the place of `dir`, and the other way round; at once where the
+ * kernel can. */
 int cv_pin_exchange(const char *next, const char *dir);
 
 /* fn for each name in a directory; a negative return stops the walk and is returned.
