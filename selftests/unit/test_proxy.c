@@ -66,6 +66,14 @@ static void close_pair(struct pair *p)
 	cv_close(&p->server);
 }
 
+static void connect_to(int fd, uint16_t port)
+{
+	struct sockaddr_in to = { .sin_family = AF_INET, .sin_port = htons(port) };
+
+	to.sin_addr.s_addr = htonl(0x7f000002);
+	assert_int_equal(connect(fd, (struct sockaddr *)&to, sizeof(to)), 0);
+}
+
 static void send_all(int fd, const void *data, size_t len)
 {
 	const char *p = data;
@@ -513,6 +521,28 @@ static void test_policy_change_closes(void **state)
 	cv_close(&other);
 }
 
+/* The change comes while the application's kernel still lets the connect wait: the stream is reset
+ * without ever having been answered, and the client hears of it. */
+static void test_policy_change_while_connecting(void **state)
+{
+	int full = proxylab_listen(SERVER, PORT + 3), queued, client;
+
+	(void)state;
+	assert_int_equal(listen(full, 0), 0); /* one may wait, the next one's SYN is dropped */
+	queued = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	connect_to(queued, PORT + 3);
+	client = proxylab_outbound(&lab, 0, SERVER, PORT + 3);
+	usleep(300000);
+	assert_int_equal(proxylab_stats(&lab).connections, hbone_connections(1));
+	proxylab_deny(&lab, NULL, PORT + 3);
+	expect_reset(client);
+	expect_connections(hbone_connections(0));
+	proxylab_allow_all(&lab);
+	cv_close(&client);
+	cv_close(&queued);
+	cv_close(&full);
+}
+
 struct next_port {
 	unsigned worker, port;
 };
@@ -580,16 +610,14 @@ static void test_leg_port_in_time_wait(void **state)
 static void test_garbage(void **state)
 {
 	static const char garbage[] = "GET / HTTP/1.1\r\nHost: pod\r\n\r\n";
-	struct sockaddr_in to = { .sin_family = AF_INET, .sin_port = htons(CV_PORT_HBONE) };
 	struct pair p;
 	char buf[64];
 
 	(void)state;
-	to.sin_addr.s_addr = htonl(0x7f000002);
 	for (int i = 0; i < 50; i++) {
 		int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
 
-		assert_int_equal(connect(fd, (struct sockaddr *)&to, sizeof(to)), 0);
+		connect_to(fd, CV_PORT_HBONE);
 		if (i % 2)
 			send_all(fd, garbage, sizeof(garbage));
 		else
@@ -626,6 +654,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_leg_port_in_time_wait, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_denied, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_policy_change_closes, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_policy_change_while_connecting, set_up,
+						tear_down),
 		cmocka_unit_test_setup_teardown(test_garbage, set_up, tear_down),
 	};
 
