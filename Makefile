@@ -50,14 +50,14 @@ give_back = @[ -z "$$SUDO_UID" ] || chown -R --reference=Makefile $(O)
 PKGS := libbpf:libbpf-dev libelf:libelf-dev zlib:zlib1g-dev openssl:libssl-dev \
 	libnghttp2:libnghttp2-dev libevent_core:libevent-dev libevent_extra:libevent-dev \
 	liburcu:liburcu-dev liburcu-cds:liburcu-dev libmnl:libmnl-dev yaml-0.1:libyaml-dev \
-	jansson:libjansson-dev libcap-ng:libcap-ng-dev cmocka:libcmocka-dev
+	jansson:libjansson-dev cmocka:libcmocka-dev
 pkg_name = $(firstword $(subst :, ,$(1)))
 pkg_deb = $(lastword $(subst :, ,$(1)))
 
 DEPS := gcc libc6-dev make pkg-config clang libclang-rt-14-dev clang-format bpftool \
 	$(sort $(foreach p,$(PKGS),$(call pkg_deb,$(p)))) \
-	ca-certificates curl ethtool git gnuplot-nox iperf3 iproute2 iptables jq kmod libcap2-bin man-db \
-	nftables openssl procps python3 python3-cryptography python3-grpcio shellcheck socat tcpdump \
+	ca-certificates curl git gnuplot-nox iperf3 iproute2 jq man-db \
+	nftables openssl procps python3 python3-cryptography python3-grpcio shellcheck tcpdump \
 	util-linux
 
 NO_BUILD := deps demo test bench lint format install clean vmlinux help
