@@ -15,6 +15,12 @@ mesh_up >"$CV_TMP/up.log" 2>&1 || {
 	exit 1
 }
 
+# The callers' own TIME_WAIT is not what is tested: without this, a pod that dials one port stalls for
+# seconds after 28,000 connections, with and without a mesh.
+for pod in client plain; do
+	pod_exec $pod sysctl -qw net.ipv4.tcp_tw_reuse=1
+done
+
 # burst POD ADDRESS: milliseconds for 2,000 connections of 100 bytes there and back
 burst()
 {
