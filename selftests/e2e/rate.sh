@@ -33,7 +33,7 @@ burst()
 # share ADDRESS: median of three of 100 * rate in the mesh / rate outside it, side by side
 share()
 {
-	for share_round in 1 2 3; do
+	for _ in 1 2 3; do
 		share_mesh=$(burst client "$1") && share_none=$(burst plain $OUTSIDE4) || return
 		echo $((100 * share_none / (share_mesh + 1)))
 	done | sort -n | sed -n 2p
