@@ -224,6 +224,9 @@ static void test_authority(void **state)
 		{ "host:65536", NULL, NULL, 0 },
 		{ "host:0x50", NULL, NULL, 0 },
 		{ "host:-1", NULL, NULL, 0 },
+		{ "10.0.0.1:"
+		  "000000000000000000000000000000000000000000000000000000000000000080",
+		  NULL, NULL, 0 },
 		{ "host:99999999999999999999", NULL, NULL, 0 },
 		{ "user@host:80", NULL, NULL, 0 },
 		{ "a/b:80", NULL, NULL, 0 },

@@ -265,7 +265,8 @@ static int parse_port(struct text t, uint16_t *ret)
 {
 	unsigned n = 0;
 
-	if (!t.len)
+	/* More digits would be too long for the address parser, and an address be taken for a name. */
+	if (!t.len || t.len > 5)
 		return -EINVAL;
 	for (size_t i = 0; i < t.len; i++) {
 		if (t.at[i] < '0' || t.at[i] > '9')
