@@ -50,11 +50,13 @@ give_back = @[ -z "$$SUDO_UID" ] || chown -R --reference=Makefile $(O)
 PKGS := libbpf:libbpf-dev libelf:libelf-dev zlib:zlib1g-dev openssl:libssl-dev \
 	libnghttp2:libnghttp2-dev libevent_core:libevent-dev libevent_extra:libevent-dev \
 	liburcu:liburcu-dev liburcu-cds:liburcu-dev libmnl:libmnl-dev yaml-0.1:libyaml-dev \
-	jansson:libjansson-dev cmocka:libcmocka-dev
+	jansson:libjansson-dev libprotobuf-c:libprotobuf-c-dev libcares:libc-ares-dev \
+	cmocka:libcmocka-dev
 pkg_name = $(firstword $(subst :, ,$(1)))
 pkg_deb = $(lastword $(subst :, ,$(1)))
 
 DEPS := gcc libc6-dev make pkg-config clang libclang-rt-14-dev clang-format bpftool \
+	protobuf-c-compiler \
 	$(sort $(foreach p,$(PKGS),$(call pkg_deb,$(p)))) \
 	ca-certificates curl git gnuplot-nox iperf3 iproute2 jq man-db \
 	nftables openssl procps python3 python3-cryptography python3-grpcio shellcheck tcpdump \
@@ -62,7 +64,7 @@ DEPS := gcc libc6-dev make pkg-config clang libclang-rt-14-dev clang-format bpft
 
 NO_BUILD := deps demo test bench lint format install clean vmlinux help
 ifneq ($(filter-out $(NO_BUILD),$(or $(MAKECMDGOALS),all)),)
-TOOLS_MISSING := $(shell for t in $(firstword $(CC)) $(CLANG) $(BPFTOOL) pkg-config; do \
+TOOLS_MISSING := $(shell for t in $(firstword $(CC)) $(CLANG) $(BPFTOOL) protoc-c pkg-config; do \
 	command -v $$t >/dev/null || echo $$t; done)
 ifneq ($(TOOLS_MISSING),)
 $(error missing programs: $(TOOLS_MISSING) (sudo make deps installs them))
@@ -116,6 +118,8 @@ BIN := $($(main_flavour)_DIR)
 # ---- sources -----------------------------------------------------------------------------------
 
 USER_DIRS := base io proto mesh telemetry proxy node daemon ctl
+PROTO_SRC := $(wildcard userspace/proto/pb/*.proto)
+PB_SRC := $(PROTO_SRC:%.proto=%.pb-c.c)
 LIB_SRC := $(filter-out %/main.c,$(wildcard loader/*.c $(USER_DIRS:%=userspace/%/*.c)))
 TEST_LIB_SRC := $(wildcard selftests/lib/*.c)
 # maps.bpf.c first: the linker of libbpf 1.1 loses the offset of a map that was extern before.
@@ -163,6 +167,15 @@ $(O)/include/%.skel.h: $(O)/bpf/$(BPF_ARCH)/selftests/bpf/progs/%.bpf.o
 	$(Q)mkdir -p $(@D)
 	$(Q)$(BPFTOOL) gen skeleton $< name $(subst -,_,$*)_bpf > $@
 
+# ---- protobuf ----------------------------------------------------------------------------------
+
+PB_H := $(PB_SRC:%.c=$(O)/include/%.h)
+
+$(O)/include/%.pb-c.c $(O)/include/%.pb-c.h: %.proto $(PROTO_SRC)
+	$(call say,PROTO,$<)
+	$(Q)mkdir -p $(@D)
+	$(Q)protoc-c --proto_path=$(<D) --c_out=$(@D) $<
+
 # ---- C: one set of rules per flavour -----------------------------------------------------------
 
 # Rewrites file $(1) when it does not hold text $(2), so that other flags, another compiler or a
@@ -179,21 +192,26 @@ endef
 # $(1) flavour, $(2) its directory
 define flavour
 $(eval $(call stamp,$(2)/flags,$($(1)_CC) $(ALL_CFLAGS) $($(1)_CFLAGS) $(ALL_LDFLAGS) $($(1)_LDFLAGS) $(LDFLAGS) $(PKG_LIBS) $(CMOCKA)))
-$(eval $(call stamp,$(2)/sources,$(LIB_SRC) $(TEST_LIB_SRC)))
+$(eval $(call stamp,$(2)/sources,$(LIB_SRC) $(PB_SRC) $(TEST_LIB_SRC)))
 
-$(2)/obj/%.o: %.c $(2)/flags | $(SKEL)
+$(2)/obj/%.o: %.c $(2)/flags | $(SKEL) $(PB_H)
 	$$(call say,CC,$$< $(filter-out plain,$(1)))
 	$(Q)mkdir -p $$(@D)
 	$(Q)$($(1)_CC) $(ALL_CFLAGS) $($(1)_CFLAGS) -MMD -MP -c $$< -o $$@
 
-$(2)/libculvert.a: $(LIB_SRC:%.c=$(2)/obj/%.o) $(2)/sources
+$(2)/obj/%.pb-c.o: $(O)/include/%.pb-c.c $(2)/flags | $(PB_H)
+	$$(call say,CC,$$< $(filter-out plain,$(1)))
+	$(Q)mkdir -p $$(@D)
+	$(Q)$($(1)_CC) $(ALL_CFLAGS) $($(1)_CFLAGS) -MMD -MP -c $$< -o $$@
+
+$(2)/libculvert.a: $(LIB_SRC:%.c=$(2)/obj/%.o) $(PB_SRC:%.c=$(2)/obj/%.o) $(2)/sources
 $(2)/libselftest.a: $(TEST_LIB_SRC:%.c=$(2)/obj/%.o) $(2)/sources
 $(2)/libculvert.a $(2)/libselftest.a:
 	$$(call say,AR,$$@)
 	$(Q)rm -f $$@ && $(AR) rcs $$@ $$(filter %.o,$$^)
 
 $(1)_link = $($(1)_CC) $($(1)_CFLAGS) $(ALL_LDFLAGS) $($(1)_LDFLAGS) $(LDFLAGS)
--include $(patsubst %.c,$(2)/obj/%.d,$(LIB_SRC) $(TEST_LIB_SRC))
+-include $(patsubst %.c,$(2)/obj/%.d,$(LIB_SRC) $(PB_SRC) $(TEST_LIB_SRC))
 endef
 ifdef PKG_FLAGS
 $(eval $(call stamp,$(O)/bpf/flags,$(CLANG) $(BPF_CFLAGS)))
