@@ -1,0 +1,270 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The cache's side of the CA: what is queued becomes requests, answers become certificates, and one
+ * timer queues the entries that are due (half life, retry, expiry). At most MAX_SIGNING requests are
+ * under way, the rest waits in a queue per priority.
+ */
+#include "userspace/mesh/certs_cache.h"
+
+#define CV_LOG_TARGET "certs"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+
+#include "userspace/base/log.h"
+#include "userspace/mesh/certs_private.h"
+
+enum {
+	MAX_SIGNING = 8,
+	MAX_RETRY_MS = 150000,
+	MIN_REFRESH_MS = 100,
+};
+
+/* A certificate that is being signed. */
+struct request {
+	struct cds_list_head link;
+	struct cv_certs *certs;
+	struct cv_identity id;
+	uint64_t serial;
+	EVP_PKEY *key;
+};
+
+static uint64_t random_below(uint64_t n)
+{
+	uint64_t v = 0;
+
+	if (getrandom(&v, sizeof(v), 0) != sizeof(v))
+		v = cv_now_ns();
+	return n ? v % n : 0;
+}
+
+/* ms ± percent of itself */
+static uint64_t jitter(uint64_t ms, unsigned percent)
+{
+	uint64_t spread = ms * percent / 100;
+
+	return ms - spread + random_below(2 * spread + 1);
+}
+
+/* ---- requests ---- */
+
+static uint64_t refresh_at(const struct cv_cert *cert)
+{
+	time_t now = time(NULL), from = cert->not_before > now ? cert->not_before : now;
+	uint64_t left = cert->not_after > from ? (uint64_t)(cert->not_after - from) * 1000 : 0;
+	uint64_t half = jitter(left / 2, 10);
+
+	return cv_now_ms() + (half > MIN_REFRESH_MS ? half : MIN_REFRESH_MS);
+}
+
+/* Under the lock. */
+static void on_signed(struct cv_certs_entry *e, struct cv_cert *cert)
+{
+	cv_certs_set_state(e, CV_CERTS_AVAILABLE, cert);
+	e->error[0] = '\0';
+	e->retry_ms = CV_CERTS_FIRST_RETRY_MS;
+	e->due_ms = refresh_at(cert);
+	cv_certs_answer(e, cert, NULL);
+}
+
+/* Under the lock. A certificate that is still valid stays, until it expires. */
+static void on_failed(struct cv_certs_entry *e, const char *error)
+{
+	uint64_t wait = jitter(e->retry_ms, 20);
+	time_t now = time(NULL);
+
+	snprintf(e->error, sizeof(e->error), "%s", error);
+	e->retry_ms = 2 * e->retry_ms < MAX_RETRY_MS ? 2 * e->retry_ms : MAX_RETRY_MS;
+	if (e->cert && e->cert->not_after > now) {
+		uint64_t left = (uint64_t)(e->cert->not_after - now) * 1000;
+
+		wait = wait < left ? wait : left;
+	} else {
+		cv_certs_set_state(e, CV_CERTS_UNAVAILABLE, NULL);
+		cv_certs_answer(e, NULL, e->error);
+	}
+	e->due_ms = cv_now_ms() + wait;
+}
+
+static void free_request(struct request *r)
+{
+	cds_list_del(&r->link);
+	r->certs->nr_requests--;
+	cv_identity_fini(&r->id);
+	EVP_PKEY_free(r->key);
+	free(r);
+}
+
+/* Under the lock: the entry that the request is for, NULL = it was forgotten meanwhile. */
+static struct cv_certs_entry *entry_of(const struct request *r)
+{
+	struct cv_certs_entry *e = *cv_certs_find(r->certs, &r->id);
+
+	return e && e->serial == r->serial ? e : NULL;
+}
+
+static void finish_request(struct request *r, struct cv_cert *cert, const char *error)
+{
+	struct cv_certs *c = r->certs;
+	char text[CV_IDENTITY_TEXT];
+	struct cv_certs_entry *e;
+
+	if (cert)
+		cv_debug("certificate for %s", cv_identity_text(&r->id, text));
+	else
+		cv_warn("no certificate for %s: %s", cv_identity_text(&r->id, text), error);
+	pthread_mutex_lock(&c->lock);
+	e = entry_of(r);
+	if (e) {
+		e->signing = false;
+		if (cert)
+			on_signed(e, cv_cert_ref(cert));
+		else
+			on_failed(e, error);
+	}
+	pthread_mutex_unlock(&c->lock);
+	free_request(r);
+	cv_certs_sign_queued(c);
+}
+
+static void on_answer(void *arg, const char *err, char **chain, size_t n)
+{
+	struct request *r = arg;
+	_cleanup_(cv_cert_put) struct cv_cert *cert = NULL;
+	char error[CV_CERTS_ERROR_TEXT] = "out of memory";
+
+	if (err)
+		snprintf(error, sizeof(error), "%s", err);
+	else
+		(void)cv_cert_new(&cert, &r->id, r->key, chain, n, r->certs->opts.tls12, error);
+	finish_request(r, cert, error);
+}
+
+static void sign_request(struct request *r)
+{
+	const struct cv_certs_opts *opts = &r->certs->opts;
+	_cleanup_free_ char *csr = NULL;
+
+	r->key = cv_key_new();
+	if (r->key)
+		csr = cv_csr_new(r->key, &r->id);
+	if (csr)
+		opts->ca.sign(opts->ca.ctx, &r->id, csr, opts->ttl_s, on_answer, r);
+	else
+		finish_request(r, NULL, "failed to create CSR");
+}
+
+/* The next entry of the queue as a request, NULL = none waits or as many as may be are out. */
+static struct request *next_request(struct cv_certs *c)
+{
+	struct request *r = NULL;
+	struct cv_certs_entry *e;
+
+	pthread_mutex_lock(&c->lock);
+	c->kicked = false;
+	e = c->nr_requests < MAX_SIGNING ? cv_certs_dequeue(c) : NULL;
+	if (e) {
+		r = calloc(1, sizeof(*r));
+		if (!r)
+			abort();
+		e->signing = true;
+		e->due_ms = 0;
+		r->certs = c;
+		r->serial = e->serial;
+		cv_identity_copy(&r->id, &e->id);
+		cds_list_add_tail(&r->link, &c->requests);
+		c->nr_requests++;
+	}
+	pthread_mutex_unlock(&c->lock);
+	return r;
+}
+
+/* ---- the timer ---- */
+
+/* Under the lock: fn per entry. */
+static void each_entry(struct cv_certs *c,
+		       void (*fn)(struct cv_certs *c, struct cv_certs_entry *e, void *arg),
+		       void *arg)
+{
+	for (size_t i = 0; i < CV_CERTS_BUCKETS; i++)
+		for (struct cv_certs_entry *e = c->buckets[i]; e; e = e->next)
+			fn(c, e, arg);
+}
+
+static void find_next_due(struct cv_certs *c, struct cv_certs_entry *e, void *arg)
+{
+	uint64_t *next = arg;
+
+	(void)c; /* the entry says it all */
+	if (e->due_ms && (!*next || e->due_ms < *next))
+		*next = e->due_ms;
+}
+
+static void arm_timer(struct cv_certs *c)
+{
+	uint64_t next = 0, now = cv_now_ms(), wait;
+	struct timeval tv;
+
+	pthread_mutex_lock(&c->lock);
+	each_entry(c, find_next_due, &next);
+	pthread_mutex_unlock(&c->lock);
+	if (!next)
+		return;
+	wait = next > now ? next - now : 1;
+	tv = (struct timeval){ (time_t)(wait / 1000), (suseconds_t)(wait % 1000 * 1000) };
+	evtimer_add(c->timer, &tv);
+}
+
+void cv_certs_sign_queued(struct cv_certs *c)
+{
+	struct request *r;
+
+	if (c->starting)
+		return;
+	c->starting = true;
+	while ((r = next_request(c)))
+		sign_request(r);
+	c->starting = false;
+	arm_timer(c);
+}
+
+static void queue_due(struct cv_certs *c, struct cv_certs_entry *e, void *arg)
+{
+	const uint64_t *now = arg;
+
+	if (!e->due_ms || e->due_ms > *now)
+		return;
+	e->due_ms = 0;
+	cv_certs_enqueue(c, e, CV_CERTS_BACKGROUND);
+}
+
+static void on_timer(evutil_socket_t fd, short what, void *arg)
+{
+	struct cv_certs *c = arg;
+	uint64_t now = cv_now_ms();
+
+	(void)fd, (void)what; /* a timer has none */
+	pthread_mutex_lock(&c->lock);
+	each_entry(c, queue_due, &now);
+	pthread_mutex_unlock(&c->lock);
+	cv_certs_sign_queued(c);
+}
+
+int cv_certs_renew_init(struct cv_certs *c)
+{
+	CDS_INIT_LIST_HEAD(&c->requests);
+	c->timer = evtimer_new(cv_worker_base(c->opts.control), on_timer, c);
+	return c->timer ? 0 : -ENOMEM;
+}
+
+void cv_certs_renew_fini(struct cv_certs *c)
+{
+	struct request *r, *next;
+
+	event_free(c->timer);
+	cds_list_for_each_entry_safe(r, next, &c->requests, link)
+		free_request(r);
+}
