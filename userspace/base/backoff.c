@@ -6,11 +6,11 @@
 
 static uint32_t draw(uint32_t below)
 {
-	uint32_t n = 0;
+	uint32_t n;
 
-	if (below)
-		(void)getrandom(&n, sizeof(n), GRND_NONBLOCK); /* without it: no jitter */
-	return below ? n % below : 0;
+	if (!below || getrandom(&n, sizeof(n), GRND_NONBLOCK) != sizeof(n))
+		return 0; /* no jitter */
+	return n % below;
 }
 
 uint32_t cv_backoff_next_ms(struct cv_backoff *b)
