@@ -61,8 +61,11 @@ DEPS := gcc libc6-dev make pkg-config clang libclang-rt-14-dev clang-format bpft
 	ca-certificates curl git gnuplot-nox iperf3 iproute2 jq man-db \
 	nftables openssl procps python3 python3-cryptography python3-grpcio shellcheck tcpdump \
 	util-linux
+# For the Kubernetes lab alone. Debian's go is old, but it can fetch the one that go.mod asks for.
+DEPS += containernetworking-plugins ipset iptables runc \
+	$(if $(shell command -v go),,golang-go)
 
-NO_BUILD := deps demo test bench lint format install clean vmlinux help
+NO_BUILD := deps k8s-tools demo test bench lint format install clean vmlinux help
 ifneq ($(filter-out $(NO_BUILD),$(or $(MAKECMDGOALS),all)),)
 TOOLS_MISSING := $(shell for t in $(firstword $(CC)) $(CLANG) $(BPFTOOL) protoc-c pkg-config; do \
 	command -v $$t >/dev/null || echo $$t; done)
@@ -247,8 +250,8 @@ $(FUZZ_TESTS): $(O)/%: $(O)/fuzz/obj/%.o $(O)/fuzz/libculvert.a
 
 # ---- targets -----------------------------------------------------------------------------------
 
-.PHONY: FORCE all bpf $(BPF_ARCHS:%=bpf-%) helpers tests deps demo test bench lint format install \
-	clean vmlinux help
+.PHONY: FORCE all bpf $(BPF_ARCHS:%=bpf-%) helpers tests deps k8s-tools demo test bench lint format \
+	install clean vmlinux help
 
 all: $(BPF_OBJ) $(PROGRAMS) ## culvertd and culvertctl (SAN=1: with ASan and UBSan, in $(O)/san)
 
@@ -263,6 +266,10 @@ tests: all bpf $(HELPERS) $(call tests_of,unit,UNIT_TESTS) $(call tests_of,bpf,B
 deps: ## install the Debian packages that are missing (root)
 	$(need_root)
 	@tools/deps.sh $(DEPS)
+	@sh selftests/k8s/go.sh >/dev/null || echo 'no go that can build the Kubernetes lab'
+
+k8s-tools: ## build what is missing of the Kubernetes lab's programs into CULVERT_K8S_CACHE
+	@sh selftests/k8s/tools.sh build
 
 demo: ## two nodes, Bookinfo, the whole path; KEEP=1 leaves it up (root)
 	$(need_root)
@@ -276,6 +283,7 @@ test: ## build and run all tests; TARGETS="unit e2e" chooses (root)
 	@tools/deps.sh $(DEPS)
 	$(build) tests TARGETS='$(TARGETS)'
 	$(give_back)
+	@$(if $(filter k8s,$(TARGETS)),sh selftests/k8s/tools.sh build || echo 'the Kubernetes lab will be skipped')
 	@$(MAKE) -C selftests run_built O=$(abspath $(O)) TARGETS='$(TARGETS)'
 
 bench: ## measure every path against no mesh; ROUNDS=n, ZTUNNEL=path (root)
@@ -314,5 +322,5 @@ vmlinux: ## make vmlinux/*/vmlinux.h anew (vmlinux/generate.py --help)
 	$(Q)BPFTOOL=$(BPFTOOL) vmlinux/generate.py
 
 help: ## this list
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1 \2/p' $(firstword $(MAKEFILE_LIST)) | \
+	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  \1 \2/p' $(firstword $(MAKEFILE_LIST)) | \
 		while read -r t d; do printf '  %-9s %s\n' "$$t" "$$d"; done
