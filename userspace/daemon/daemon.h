@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The daemon as one object: every part, in the order in which it is started. Other modules know
- * nothing of each other; what one must tell another is wired in daemon.c.
+ * nothing of each other; what one must tell another is wired in wiring.c.
  */
 #pragma once
 

@@ -1,0 +1,129 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Stages of what the daemon knows: settings, telemetry, certificates, and the store with the
+ * source that feeds it.
+ */
+#include "userspace/daemon/stages.h"
+
+#include <errno.h>
+
+#define CV_LOG_TARGET "main"
+
+#include "userspace/base/log.h"
+#include "userspace/daemon/wiring.h"
+
+/* The file is optional: one that is missing means the defaults, until it is made. */
+int cv_start_settings(struct cv_daemon *d)
+{
+	const char *path = d->env.config_path;
+	char error[512];
+	int r;
+
+	cv_settings_init(&d->settings);
+	r = cv_settings_read(path, &d->settings, error, sizeof(error));
+	if (r < 0 && r != -ENOENT) {
+		cv_error("%s", error);
+		return r;
+	}
+	r = cv_settings_watch(&d->settings_watch, d->control, path, &d->settings,
+			      cv_on_settings_changed, d);
+	if (r == -ENOENT) {
+		cv_debug("%s: no such directory; the defaults stay", path);
+		return 0;
+	}
+	return r;
+}
+
+void cv_stop_settings(struct cv_daemon *d)
+{
+	cv_settings_unwatch(&d->settings_watch);
+	cv_settings_fini(&d->settings);
+}
+
+int cv_start_telemetry(struct cv_daemon *d)
+{
+	const struct cv_telemetry_opts opts = {
+		.istio_version = d->env.istio_version,
+		.max_series = d->settings.max_series,
+	};
+	int r = cv_telemetry_new(&d->telemetry, &opts);
+
+	if (r < 0)
+		return r;
+	cv_ready_add(d->telemetry, "state manager");
+	cv_ready_add(d->telemetry, "proxy");
+	cv_ready_add(d->telemetry, "workload proxy manager");
+	return 0;
+}
+
+void cv_stop_telemetry(struct cv_daemon *d)
+{
+	cv_telemetry_free(&d->telemetry);
+}
+
+int cv_start_certs(struct cv_daemon *d)
+{
+	struct cv_certs_opts opts = {
+		.control = d->control,
+		.ttl_s = (unsigned)(d->env.secret_ttl_ms / 1000),
+		.tls12 = d->env.tls12,
+	};
+	char error[256];
+	int r = cv_devca_open(&opts.ca, d->env.dev_ca, error);
+
+	if (r < 0) {
+		cv_error("CULVERT_DEV_CA: %s", error);
+		return r;
+	}
+	cv_warn("certificates come from the development CA in %s: not for production",
+		d->env.dev_ca);
+	return cv_certs_new(&d->certs, &opts);
+}
+
+void cv_stop_certs(struct cv_daemon *d)
+{
+	cv_certs_free(&d->certs);
+}
+
+int cv_start_store(struct cv_daemon *d)
+{
+	const struct cv_store_opts opts = {
+		.network = d->env.network ? d->env.network : "",
+		.node = d->env.node_name,
+	};
+	int r = cv_store_new(&d->store, &opts);
+
+	if (r == 0)
+		cv_store_subscribe(d->store, cv_on_store_changed, d);
+	return r;
+}
+
+void cv_stop_store(struct cv_daemon *d)
+{
+	cv_store_free(&d->store);
+}
+
+/* Before the kernel is touched: a bad file at start must leave nothing behind. */
+int cv_start_source(struct cv_daemon *d)
+{
+	char error[512];
+	int r;
+
+	if (d->env.local_xds)
+		r = cv_local_inline(d->store, d->env.local_xds, error, sizeof(error));
+	else
+		r = cv_local_file_start(&d->file, d->control, d->store, d->env.local_xds_path,
+					error, sizeof(error));
+	if (r < 0) {
+		cv_error("%s", error);
+		return r;
+	}
+	cv_store_set_warm(d->store);
+	cv_ready_done(d->telemetry, "state manager");
+	return 0;
+}
+
+void cv_stop_source(struct cv_daemon *d)
+{
+	cv_local_file_stop(&d->file);
+}

@@ -1,0 +1,136 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Stages of what others can ask the daemon: the control socket, and the servers of admin, metrics
+ * and readiness with the daemon's own part of config_dump.
+ */
+#include "userspace/daemon/stages.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define CV_LOG_TARGET "main"
+
+#include "userspace/base/log.h"
+
+int cv_start_control_socket(struct cv_daemon *d)
+{
+	struct cv_control_ops ops;
+	int r;
+
+	cv_daemon_control_ops(d, &ops);
+	r = cv_control_socket_start(&d->control_socket, d->control, d->env.run_dir, &ops);
+	if (r == -EADDRINUSE)
+		cv_error("another daemon uses %s: stop it, or set CULVERT_RUN_DIR", d->env.run_dir);
+	else if (r < 0)
+		cv_error("control socket in %s: %s", d->env.run_dir, cv_strerror(-r));
+	return r;
+}
+
+void cv_stop_control_socket(struct cv_daemon *d)
+{
+	cv_control_socket_stop(&d->control_socket);
+}
+
+/* Is there another process in our network namespace, as far as /proc shows? Whoever shares it
+ * could send requests to the admin port. */
+static bool is_netns_shared(void)
+{
+	DIR *proc = opendir("/proc");
+	struct stat own, other;
+	const struct dirent *e;
+	char path[64];
+	bool shared = false;
+
+	if (!proc || stat("/proc/self/ns/net", &own) < 0)
+		shared = true;
+	while (!shared && (e = readdir(proc))) {
+		if (e->d_name[0] < '1' || e->d_name[0] > '9' ||
+		    strtol(e->d_name, NULL, 10) == getpid())
+			continue;
+		snprintf(path, sizeof(path), "/proc/%.16s/ns/net", e->d_name);
+		shared = stat(path, &other) == 0 && other.st_ino == own.st_ino;
+	}
+	if (proc)
+		closedir(proc);
+	return shared;
+}
+
+struct pods_dump {
+	struct cv_daemon *d;
+	json_t *pods;
+};
+
+static int dump_pod(const struct cv_pod_view *pod, void *arg)
+{
+	struct pods_dump *dump = arg;
+	const char *sa = pod->service_account;
+	struct cv_workload *w = cv_store_workload_local(dump->d->store, pod->ns, sa, pod->name);
+
+	if (!sa && w)
+		sa = cv_str_text(w->service_account);
+	json_object_set_new(dump->pods, pod->uid,
+			    json_pack("{s:s, s:{s:s, s:s, s:s, s:s}, s:o}", "state", "Up", "info",
+				      "name", pod->name, "namespace", pod->ns, "serviceAccount",
+				      sa ? sa : "", "trustDomain",
+				      w ? cv_str_text(w->trust_domain) : "", "connections",
+				      cv_pod_connections_json(dump->d->telemetry, pod->uid)));
+	cv_workload_put(&w);
+	return 0;
+}
+
+json_t *cv_daemon_pods_json(void *daemon)
+{
+	struct pods_dump dump = { daemon, json_object() };
+
+	cv_flows_sync(dump.d->flows);
+	cv_pods_each(dump.d->pods, dump_pod, &dump);
+	return dump.pods;
+}
+
+static json_t *config_json(void *arg)
+{
+	struct cv_daemon *d = arg;
+
+	return cv_env_json(&d->env);
+}
+
+static void on_quit_request(void *arg)
+{
+	cv_daemon_shutdown(arg);
+}
+
+int cv_start_http(struct cv_daemon *d)
+{
+	const struct cv_http_opts opts = {
+		.control = d->control,
+		.store = d->store,
+		.certs = d->certs,
+		.ipv6 = d->env.ipv6,
+		.admin_port = 15000,
+		.metrics_port = 15020,
+		.readiness_port = 15021,
+		.admin_read_only = is_netns_shared(),
+		.pods_json = cv_daemon_pods_json,
+		.config_json = config_json,
+		.shutdown = on_quit_request,
+		.arg = d,
+	};
+	int r = cv_http_start(d->telemetry, &opts);
+
+	if (r < 0)
+		return cv_log_err(r, "admin, metrics and readiness servers");
+	d->http_started = true;
+	cv_daemon_metrics(d);
+	return 0;
+}
+
+void cv_stop_http(struct cv_daemon *d)
+{
+	if (d->http_started)
+		cv_http_stop(d->telemetry);
+	d->http_started = false;
+}
