@@ -54,6 +54,22 @@ enum cv_limits {
 	CV_LIMIT_POOL_IDLE_MS = 300000, /* pooled connection without streams */
 	CV_LIMIT_POOL_CONNECTIONS = 4096, /* pooled HBONE connections of one worker */
 
+	/* --- DNS --- */
+	CV_LIMIT_DNS_QUERIES = 8192, /* queries in flight of one worker */
+	CV_LIMIT_DNS_QUERIES_POD = 2048, /* of one pod on one worker */
+	CV_LIMIT_DNS_QUERY_BYTES = 4096, /* one query, and an upstream's answer over UDP */
+	CV_LIMIT_DNS_READS_PER_WAKEUP = 64, /* datagrams read in one callback */
+	CV_LIMIT_DNS_ADDRESSES = 4096, /* addresses of one answer */
+	CV_LIMIT_DNS_TCP = 256, /* TCP connections of one pod on one worker */
+	CV_LIMIT_DNS_TCP_IDLE_MS = 5000, /* TCP connection without a whole query */
+	CV_LIMIT_DNS_TCP_PIPELINE = 32, /* unanswered queries of one TCP connection */
+	CV_LIMIT_DNS_TCP_OUT = 256
+			       << 10, /* answers that wait for a slow reader; then reading stops */
+	CV_LIMIT_DNS_SERVERS = 3, /* upstream resolvers */
+	CV_LIMIT_DNS_FORWARD_MS = 15000, /* one query's stay upstream, all tries together */
+	CV_LIMIT_DNS_REPLY_SOCKETS = 4, /* server addresses of a pod whose sockets are kept */
+	CV_LIMIT_DNS_SERIES = 4096, /* metric series of DNS; the rest is counted as "overflow" */
+
 	/* --- control plane, files, admin --- */
 	CV_LIMIT_FILE_BYTES = 64 << 20, /* local workload file */
 	CV_LIMIT_STATE_BYTES = 4 << 20, /* pods.json */

@@ -135,7 +135,8 @@ cv_str cv_str_new(const char *text)
 	return text ? cv_str_new_len(text, strlen(text)) : NULL;
 }
 
-cv_str cv_str_new_len(const char *text, size_t len)
+/* The string of this text; makes it when there is none. NULL = the empty one, or none. */
+static cv_str get_string(const char *text, size_t len, bool make)
 {
 	struct shard *s;
 	struct node *n;
@@ -150,10 +151,20 @@ cv_str cv_str_new_len(const char *text, size_t len)
 	n = find(s, hash, text, len);
 	if (n)
 		atomic_fetch_add_explicit(&n->refs, 1, memory_order_relaxed);
-	else
+	else if (make)
 		n = insert(s, hash, text, len);
 	pthread_mutex_unlock(&s->lock);
-	return n->text;
+	return n ? n->text : NULL;
+}
+
+cv_str cv_str_new_len(const char *text, size_t len)
+{
+	return get_string(text, len, true);
+}
+
+cv_str cv_str_find(const char *text, size_t len)
+{
+	return get_string(text, len, false);
 }
 
 static struct node *node_of(cv_str s)
