@@ -82,6 +82,7 @@ enum cv_limits {
 	CV_LIMIT_ADMIN_REQUEST_MS = 2000, /* connection (or last answer) to a whole request */
 	CV_LIMIT_CONTROL_CLIENTS = 16, /* control-socket clients */
 	CV_LIMIT_CONTROL_MESSAGE = 65536, /* bytes of one control request */
+	CV_LIMIT_ZDS_PODS = 2048, /* pods that istio-cni may hand over */
 	CV_LIMIT_CERTS = 4096, /* identities with a certificate */
 	CV_LIMIT_CLOSED_FLOWS = 1024, /* closed flows kept for `culvertctl flows` */
 	CV_LIMIT_SERIES = 65536, /* metric series; the rest is counted under "overflow" */

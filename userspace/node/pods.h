@@ -33,6 +33,7 @@ struct cv_pod_view {
 	const char *netns_path; /* as given, for the re-adoption after a restart */
 	const struct cv_addr *addrs; /* of the pod's devices but lo, kernel's word */
 	size_t nr_addrs;
+	bool pending; /* its proxy could not be started yet */
 };
 
 struct cv_pods_opts {
