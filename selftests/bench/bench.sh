@@ -26,6 +26,7 @@ KEPT_PORT=7000 HOLD_PORT=7001 IPERF_PORT=5201
 DIALLERS=8
 HELD=1000
 NR_PODS=200
+TCX_ATTACHES=50
 SAMPLES=$CV_TMP/samples
 # Pids of the proxies of the phase at hand, in the client's node and in the other.
 PROXIES=
@@ -247,7 +248,8 @@ phase_ztunnel()
 	done
 }
 
-# How long enrolling a pod takes the daemon, of many; once, for it is the same in every round.
+# How long enrolling a pod takes the daemon, of many, and what its two TCX attaches take the kernel;
+# once, for it is the same in every round.
 phase_pods()
 {
 	[ "$round" = 1 ] || return 0
@@ -256,6 +258,9 @@ phase_pods()
 		bench_pod node1 "p$nr" "10.244.1.$((nr + 20))" "fd10:244:1::1:$nr"
 	done
 	mesh_file
+	pod_exec p1 "$O/selftests/bench/tcxattach" eth0 $TCX_ATTACHES >"$CV_TMP/tcx" ||
+		die "TCX cannot be measured"
+	sed 's/^/tcx-attaches milliseconds /' "$CV_TMP/tcx" >>"$SAMPLES"
 	daemon_start node1 RUST_LOG=info,node=debug
 	wait_ready node1 || die "culvert is not ready"
 	for nr in $(seq $NR_PODS); do
