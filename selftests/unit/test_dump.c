@@ -116,7 +116,7 @@ static const char services[] =
 	"\"visibility\":\"Public\"},"
 	"{\"name\":\"cart\",\"namespace\":\"shop\",\"hostname\":\"cart.shop.svc\","
 	"\"vips\":[\"net1/10.96.3.3\",\"/2001:db8::3\"],\"ports\":{\"80\":8080,\"443\":8443},"
-	"\"cidrVips\":[\"net1/10.97.0.0/16\"],"
+	"\"cidrVips\":[{\"network\":\"net1\",\"cidr\":\"10.97.0.0/16\"}],"
 	"\"subjectAltNames\":[\"spiffe://cluster.local/ns/shop/sa/cart\"],"
 	"\"waypoint\":{\"destination\":\"shop/wp.shop.svc\",\"hboneMtlsPort\":15008},"
 	"\"loadBalancer\":{\"routingPreferences\":[\"Region\",\"Node\"],\"mode\":\"Failover\","

@@ -288,9 +288,9 @@ static void test_logging(void **state)
 {
 	(void)state;
 	assert_string_equal(body_of(ask(CV_HTTP_ADMIN, "POST /logging?level=warn")),
-			    "current log level is warn\n");
+			    "current log level is hickory_server::server=off,warn\n");
 	assert_string_equal(body_of(ask(CV_HTTP_ADMIN, "POST /logging")),
-			    "current log level is warn\n");
+			    "current log level is hickory_server::server=off,warn\n");
 	/* istioctl's spelling, and a scope with colons of its own. */
 	assert_int_equal(code_of(ask(CV_HTTP_ADMIN, "POST /logging?level=access:debug")), 200);
 	assert_true(cv_log_enabled(CV_LOG_DEBUG, "access"));

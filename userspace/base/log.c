@@ -270,3 +270,11 @@ const char *cv_strerror(int err)
 	snprintf(unknown, sizeof(unknown), "errno %d", err);
 	return unknown;
 }
+
+const char *cv_os_error(int err)
+{
+	static _Thread_local char text[96];
+
+	snprintf(text, sizeof(text), "%s (os error %d)", cv_strerror(err), err);
+	return text;
+}

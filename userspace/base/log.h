@@ -69,3 +69,6 @@ void cv_log_fields(enum cv_log_level level, const char *target, const char *mess
 	})
 /* Thread-safe text of an errno value; static or thread-local storage. */
 const char *cv_strerror(int err);
+/* The same with its number, as ztunnel's access log has errors: `Connection refused (os error 111)`.
+ * Thread-local storage. */
+const char *cv_os_error(int err);

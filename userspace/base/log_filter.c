@@ -90,18 +90,30 @@ static int parse_directive(const char *text, size_t len, struct directive *ret)
 	return parse_level(level, (size_t)(end - level), &ret->level);
 }
 
+/* The longer target first, as the field's tools list them; the default is last. */
+static int compare_targets(const char *a, const char *b)
+{
+	size_t a_len = strlen(a), b_len = strlen(b);
+
+	return a_len == b_len ? strcmp(b, a) : a_len < b_len ? 1 : -1;
+}
+
 /* A directive for a target that is already there replaces it. */
 static int add_directive(struct filter *f, const struct directive *d)
 {
 	size_t i = 0;
 
-	while (i < f->n && strcmp(f->list[i].target, d->target))
+	while (i < f->n && compare_targets(f->list[i].target, d->target) < 0)
 		i++;
-	if (i == MAX_DIRECTIVES)
+	if (i < f->n && !strcmp(f->list[i].target, d->target)) {
+		f->list[i] = *d;
+		return 0;
+	}
+	if (f->n == MAX_DIRECTIVES)
 		return -E2BIG;
+	memmove(&f->list[i + 1], &f->list[i], (f->n - i) * sizeof(*d));
 	f->list[i] = *d;
-	if (i == f->n)
-		f->n++;
+	f->n++;
 	return 0;
 }
 

@@ -25,7 +25,7 @@ static void fail_connect(struct cv_hbone_conn *c, int r)
 		cv_hbone_conn_kill(c, CV_FLAG_NETWORK_POLICY, error);
 		return;
 	}
-	snprintf(error, sizeof(error), "io error: %s", cv_strerror(-r));
+	snprintf(error, sizeof(error), "io error: %s", cv_os_error(-r));
 	cv_hbone_conn_kill(c, CV_FLAG_CONNECT, error);
 }
 

@@ -59,7 +59,7 @@ static void on_connected(struct cv_dial *d, int fd)
 	char text[128];
 
 	if (fd < 0) {
-		snprintf(text, sizeof(text), "connection failed: %s", cv_strerror(-fd));
+		snprintf(text, sizeof(text), "connection failed: %s", cv_os_error(-fd));
 		refuse(s, UNAVAILABLE, CV_FLAG_CONNECT, text);
 		return;
 	}

@@ -74,9 +74,34 @@ static void on_pooled(struct cv_pool_wait *w, struct cv_hbone_conn *c, enum cv_f
 	}
 }
 
+/* The reasons that go with the codes that a node proxy or a waypoint answers with. */
+static const char *status_reason(int status)
+{
+	static const struct {
+		int status;
+		const char *reason;
+	} reasons[] = {
+		{ 400, " Bad Request" },
+		{ 401, " Unauthorized" },
+		{ 403, " Forbidden" },
+		{ 404, " Not Found" },
+		{ 408, " Request Timeout" },
+		{ 429, " Too Many Requests" },
+		{ 500, " Internal Server Error" },
+		{ 502, " Bad Gateway" },
+		{ 503, " Service Unavailable" },
+		{ 504, " Gateway Timeout" },
+	};
+
+	for (size_t i = 0; i < CV_ARRAY_SIZE(reasons); i++)
+		if (reasons[i].status == status)
+			return reasons[i].reason;
+	return "";
+}
+
 void cv_outbound_on_response(struct cv_session *s, int status)
 {
-	char text[32];
+	char text[64];
 
 	if (s->dead)
 		return;
@@ -84,7 +109,7 @@ void cv_outbound_on_response(struct cv_session *s, int status)
 		cv_tunnel_start(&s->tunnel);
 		return;
 	}
-	snprintf(text, sizeof(text), "http status: %d", status);
+	snprintf(text, sizeof(text), "http status: %d%s", status, status_reason(status));
 	cv_session_fail(s, CV_FLAG_CONNECT, text);
 }
 
@@ -110,7 +135,7 @@ static void on_connected(struct cv_dial *d, int fd)
 	char text[128];
 
 	if (fd < 0) {
-		snprintf(text, sizeof(text), "io error: %s", cv_strerror(-fd));
+		snprintf(text, sizeof(text), "io error: %s", cv_os_error(-fd));
 		cv_session_fail(s, CV_FLAG_CONNECT, text);
 		return;
 	}

@@ -139,7 +139,7 @@ static void on_socket_error(struct cv_tunnel *t, const char *what, int err)
 		cv_tunnel_stop(t, true, CV_FLAG_NONE, NULL);
 		return;
 	}
-	snprintf(text, sizeof(text), "%s: %s", what, cv_strerror(err));
+	snprintf(text, sizeof(text), "%s: %s", what, cv_os_error(err));
 	cv_tunnel_stop(t, true, CV_FLAG_CONNECT, text);
 }
 

@@ -17,6 +17,7 @@
 
 #define HTML	     "text/html; charset=utf-8"
 #define JSON	     "application/json"
+#define METRICS	     "text/plain; charset=utf-8"
 #define OPEN_METRICS "application/openmetrics-text;charset=utf-8;version=1.0.0"
 
 enum { FORBIDDEN = 403 }; /* evhttp has no name for it */
@@ -53,7 +54,8 @@ static void serve_metrics(struct evhttp_request *req, void *arg)
 	if (!text)
 		return cv_http_reply(req, HTTP_INTERNAL, NULL, "out of memory\n");
 	cv_http_reply(req, HTTP_OK,
-		      accepts(accept, "application/openmetrics-text") ? OPEN_METRICS : NULL, text);
+		      accepts(accept, "application/openmetrics-text") ? OPEN_METRICS : METRICS,
+		      text);
 }
 
 static void serve_ready(struct evhttp_request *req, void *arg)
@@ -168,6 +170,18 @@ static char *query_value(const char *query, const char *name)
 	return NULL;
 }
 
+/* ztunnel names a library that it always keeps silent before the filter, and istioctl prints the
+ * answer as it is, for people and scripts that compare it. */
+#define LOGGING_ANSWER "current log level is hickory_server::server=off,%s\n"
+
+static void refuse_level(struct evhttp_request *req, const char *level)
+{
+	char text[1536];
+
+	snprintf(text, sizeof(text), "Invalid level provided: %.900s\n%s", level, LOGGING_HELP);
+	cv_http_reply(req, HTTP_BADREQUEST, NULL, text);
+}
+
 static void serve_logging(struct evhttp_request *req, void *arg)
 {
 	const char *query = evhttp_uri_get_query(evhttp_request_get_evhttp_uri(req));
@@ -176,13 +190,14 @@ static void serve_logging(struct evhttp_request *req, void *arg)
 	char filter[1024], text[1100];
 
 	if (evhttp_request_get_command(req) != EVHTTP_REQ_POST)
-		return cv_http_reply(req, HTTP_BADMETHOD, NULL, LOGGING_HELP);
+		return cv_http_reply(req, HTTP_BADMETHOD, NULL,
+				     "Invalid HTTP method\n" LOGGING_HELP);
 	if ((level || reset) && refuse_change(arg, req, "`culvertctl log`"))
 		return;
 	if ((level || reset) && cv_log_filter_add(level, reset) < 0)
-		return cv_http_reply(req, HTTP_BADREQUEST, NULL, LOGGING_HELP);
+		return refuse_level(req, level ? level : "");
 	cv_log_filter_text(filter, sizeof(filter));
-	snprintf(text, sizeof(text), "current log level is %s\n", filter);
+	snprintf(text, sizeof(text), LOGGING_ANSWER, filter);
 	cv_http_reply(req, HTTP_OK, NULL, text);
 }
 
@@ -191,7 +206,7 @@ static void serve_quit(struct evhttp_request *req, void *arg)
 	struct cv_http *h = arg;
 
 	if (evhttp_request_get_command(req) != EVHTTP_REQ_POST)
-		return cv_http_reply(req, HTTP_BADMETHOD, NULL, "Method not allowed\n");
+		return cv_http_reply(req, HTTP_BADMETHOD, NULL, "");
 	if (refuse_change(h, req,
 			  "the service manager, or SIGTERM (`culvertctl status` shows the pid)"))
 		return;

@@ -241,8 +241,9 @@ static json_t *cidr_vips(const struct cv_service *svc)
 
 	for (size_t i = 0; i < svc->nr_cidr_vips; i++)
 		json_array_append_new(array,
-				      cv_dump_pair(svc->cidr_vips[i].network,
-						   cv_cidr_text(&svc->cidr_vips[i].cidr, text)));
+				      json_pack("{s:s s:s}", "network",
+						cv_str_text(svc->cidr_vips[i].network), "cidr",
+						cv_cidr_text(&svc->cidr_vips[i].cidr, text)));
 	return array;
 }
 

@@ -151,7 +151,7 @@ static void on_request(struct evhttp_request *req, void *arg)
 	for (size_t i = 0; path && i < s->nr_routes; i++)
 		if (!strcmp(s->routes[i].path, path))
 			return s->routes[i].handle(req, s->arg);
-	cv_http_reply(req, HTTP_NOTFOUND, NULL, "not found\n");
+	cv_http_reply(req, HTTP_NOTFOUND, NULL, "");
 }
 
 void cv_http_reply(struct evhttp_request *req, int code, const char *type, const char *body)
@@ -159,7 +159,8 @@ void cv_http_reply(struct evhttp_request *req, int code, const char *type, const
 	struct evkeyvalq *headers = evhttp_request_get_output_headers(req);
 	struct evbuffer *out = evhttp_request_get_output_buffer(req);
 
-	evhttp_add_header(headers, "Content-Type", type ? type : "text/plain; charset=utf-8");
+	if (*body)
+		evhttp_add_header(headers, "Content-Type", type ? type : "text/plain");
 	if (evbuffer_add(out, body, strlen(body)) < 0)
 		code = HTTP_INTERNAL;
 	evhttp_send_reply(req, code, NULL, NULL);
@@ -187,6 +188,7 @@ int cv_http_server_new(struct cv_http_server **ret, struct event_base *base,
 	evhttp_set_bevcb(s->http, on_client, s);
 	evhttp_set_gencb(s->http, on_request, s);
 	evhttp_set_timeout(s->http, STALL_S);
+	evhttp_set_default_content_type(s->http, NULL); /* of an empty answer */
 	evhttp_set_max_headers_size(s->http, CV_LIMIT_ADMIN_HEADER);
 	evhttp_set_max_body_size(s->http, CV_LIMIT_ADMIN_BODY);
 	evhttp_set_allowed_methods(s->http, EVHTTP_REQ_GET | EVHTTP_REQ_POST | EVHTTP_REQ_HEAD |

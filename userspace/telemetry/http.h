@@ -24,5 +24,5 @@ void cv_http_server_free(struct cv_http_server **s); /* drops every client; NULL
 /* One more address; takes fd, a listening socket, in any case. */
 int cv_http_server_listen(struct cv_http_server *s, int fd);
 
-/* Answers once. type NULL = plain text. */
+/* Answers once. type NULL = plain text; an empty body has no type. */
 void cv_http_reply(struct evhttp_request *req, int code, const char *type, const char *body);
