@@ -204,6 +204,32 @@ static void test_policies(void **state)
 	assert_json(cv_dump_policies(store), policies);
 }
 
+/* The file's own order and shape: services of a workload with their ports, and no endpoint that the
+ * file does not give the service itself. */
+static void test_static_config(void **state)
+{
+	struct cv_mesh_file file;
+	json_t *config, *first, *second;
+	char error[256];
+
+	(void)state;
+	assert_int_equal(
+		cv_mesh_file_parse("mesh", mesh, strlen(mesh), &file, error, sizeof(error)), 0);
+	config = cv_dump_static_config(&file);
+	first = json_array_get(json_object_get(config, "workloads"), 0);
+	second = json_array_get(json_object_get(config, "workloads"), 1);
+	assert_string_equal(json_string_value(json_object_get(first, "name")), "web-0");
+	assert_json(json_incref(json_object_get(first, "services")), "{}");
+	assert_json(json_incref(json_object_get(second, "services")),
+		    "{\"shop/cart.shop.svc\":{\"80\":8080},\"shop/later.shop.svc\":{\"1\":2}}");
+	first = json_array_get(json_object_get(config, "services"), 0);
+	assert_string_equal(json_string_value(json_object_get(first, "hostname")), "cart.shop.svc");
+	assert_json(json_incref(json_object_get(first, "endpoints")), "{}");
+	assert_int_equal(json_array_size(json_object_get(config, "policies")), file.nr_policies);
+	json_decref(config);
+	cv_mesh_file_fini(&file);
+}
+
 /* --- certificates --- */
 
 static X509 *make_cert(EVP_PKEY *key)
@@ -263,6 +289,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_services, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_staged, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_policies, setup, teardown),
+		cmocka_unit_test(test_static_config),
 		cmocka_unit_test(test_certificate),
 	};
 	int r;

@@ -141,13 +141,84 @@ static void test_empty_is_unset(void **state)
 	cv_env_fini(&env);
 }
 
+/* What readers of config_dump know as `config`. */
+static void test_json(void **state)
+{
+	static const char *const keys[] = {
+		"proxy",
+		"dnsProxy",
+		"windowSize",
+		"connectionWindowSize",
+		"frameSize",
+		"poolMaxStreamsPerConn",
+		"poolUnusedReleaseTimeout",
+		"socks5Addr",
+		"adminAddr",
+		"statsAddr",
+		"readinessAddr",
+		"inboundAddr",
+		"inboundPlaintextAddr",
+		"outboundAddr",
+		"illegalPorts",
+		"network",
+		"localNode",
+		"proxyMode",
+		"proxyWorkloadInformation",
+		"clusterId",
+		"caAddress",
+		"altCaHostname",
+		"xdsAddress",
+		"altXdsHostname",
+		"preferedServiceNamespace",
+		"secretTtl",
+		"xdsOnDemand",
+		"fakeCa",
+		"fakeSelfInbound",
+		"selfTerminationDeadline",
+		"numWorkerThreads",
+		"requireOriginalSource",
+		"inpodPortReuse",
+		"packetMark",
+		"socketConfig",
+		"xdsHeaders",
+		"caHeaders",
+		"ztunnelIdentity",
+		"ztunnelWorkload",
+		"ipv6Enabled",
+		"crlPath",
+		"enableEnhancedBaggage",
+	};
+	const struct setting settings[] = { { "POD_NAME", "ztunnel-x" },
+					    { "POD_NAMESPACE", "istio-system" },
+					    { "SERVICE_ACCOUNT", "ztunnel" },
+					    { "IPV6_ENABLED", "false" },
+					    {} };
+	struct cv_env env;
+	char error[512];
+	json_t *j;
+
+	(void)state;
+	set_env(settings);
+	assert_int_equal(cv_env_read(&env, error, sizeof(error)), 0);
+	j = cv_env_json(&env);
+	for (size_t i = 0; i < CV_ARRAY_SIZE(keys); i++)
+		if (!json_object_get(j, keys[i]))
+			fail_msg("no key %s", keys[i]);
+	assert_string_equal(json_string_value(json_object_get(j, "ztunnelIdentity")),
+			    "spiffe://cluster.local/ns/istio-system/sa/ztunnel");
+	assert_string_equal(json_string_value(json_object_get(j, "inboundAddr")), "0.0.0.0:15008");
+	assert_true(json_is_false(
+		json_array_get(json_object_get(json_object_get(j, "adminAddr"), "Localhost"), 0)));
+	json_decref(j);
+	cv_env_fini(&env);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_defaults),
-		cmocka_unit_test(test_derived),
-		cmocka_unit_test(test_refused),
-		cmocka_unit_test(test_empty_is_unset),
+		cmocka_unit_test(test_defaults), cmocka_unit_test(test_derived),
+		cmocka_unit_test(test_refused),	 cmocka_unit_test(test_empty_is_unset),
+		cmocka_unit_test(test_json),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

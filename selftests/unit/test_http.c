@@ -255,6 +255,16 @@ static void test_readiness(void **state)
 	assert_string_equal(body_of(ask(CV_HTTP_READINESS, "GET /healthz/ready")), "ready\n");
 }
 
+/* What has no body says nothing of a type. */
+static void test_nothing_found(void **state)
+{
+	const char *answer = ask(CV_HTTP_ADMIN, "GET /nothing");
+
+	(void)state;
+	assert_null(strcasestr(answer, "content-type"));
+	assert_string_equal(body_of(answer), "");
+}
+
 /* Every member that istioctl decodes is there and has its type, also in an empty mesh. */
 static void test_config_dump(void **state)
 {
@@ -298,6 +308,8 @@ static void test_logging(void **state)
 	assert_true(cv_log_enabled(CV_LOG_TRACE, "a::b"));
 	assert_false(cv_log_enabled(CV_LOG_DEBUG, "test"));
 	assert_int_equal(code_of(ask(CV_HTTP_ADMIN, "POST /logging?level=access")), 400);
+	assert_memory_equal(body_of(ask(CV_HTTP_ADMIN, "POST /logging?level=loud")),
+			    "Invalid level provided: loud\n", 29);
 	assert_int_equal(code_of(ask(CV_HTTP_ADMIN, "POST /logging?level=error&reset")), 200);
 	assert_false(cv_log_enabled(CV_LOG_DEBUG, "access"));
 	assert_int_equal(code_of(ask(CV_HTTP_ADMIN, "POST /logging?reset")), 200);
@@ -474,6 +486,7 @@ int main(void)
 		TEST(test_codes),
 		TEST(test_metrics_types),
 		TEST(test_readiness),
+		TEST(test_nothing_found),
 		TEST(test_config_dump),
 		TEST(test_logging),
 		TEST(test_quit),

@@ -140,6 +140,13 @@ static void test_long_lines(void **state)
 	free(text);
 }
 
+static void test_os_error(void **state)
+{
+	(void)state;
+	assert_string_equal(cv_os_error(ECONNREFUSED), "Connection refused (os error 111)");
+	assert_string_equal(cv_os_error(9999), "errno 9999 (os error 9999)");
+}
+
 static void test_filter(void **state)
 {
 	char text[128];
@@ -322,10 +329,10 @@ static void test_fields_to_stdout(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_formats),		 cmocka_unit_test(test_escapes),
-		cmocka_unit_test(test_long_lines),	 cmocka_unit_test(test_filter),
-		cmocka_unit_test(test_filter_refused),	 cmocka_unit_test(test_nothing_lost),
-		cmocka_unit_test(test_fields_to_stdout),
+		cmocka_unit_test(test_formats),	     cmocka_unit_test(test_escapes),
+		cmocka_unit_test(test_long_lines),   cmocka_unit_test(test_filter),
+		cmocka_unit_test(test_os_error),     cmocka_unit_test(test_filter_refused),
+		cmocka_unit_test(test_nothing_lost), cmocka_unit_test(test_fields_to_stdout),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

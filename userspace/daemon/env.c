@@ -336,62 +336,6 @@ void cv_env_fini(struct cv_env *env)
 			cv_free_cleanup((char *)env + env_vars[i].offset);
 }
 
-static json_t *duration_json(uint64_t ms)
-{
-	return json_pack("{s:I, s:I}", "secs", (json_int_t)(ms / 1000), "nanos",
-			 (json_int_t)(ms % 1000 * 1000000));
-}
-
-static json_t *localhost_json(int port)
-{
-	return json_pack("{s:[b, i]}", "Localhost", 1, port);
-}
-
-static json_t *wildcard_json(const struct cv_env *env, int port)
-{
-	return json_sprintf("%s:%d", env->ipv6 ? "[::]" : "0.0.0.0", port);
-}
-
-json_t *cv_env_json(const struct cv_env *env)
-{
-	json_t *j = json_pack(
-		"{s:b, s:b, s:i, s:i, s:i, s:I, s:o, s:o, s:s, s:s?, s:s, s:I, s:b, s:b}", "proxy",
-		1, "dnsProxy", 0, "windowSize", CV_LIMIT_STREAM_WINDOW, "connectionWindowSize",
-		CV_LIMIT_CONNECTION_WINDOW, "frameSize", CV_LIMIT_FRAME_BYTES,
-		"poolMaxStreamsPerConn", (json_int_t)env->pool_max_streams,
-		"poolUnusedReleaseTimeout", duration_json(env->pool_idle_ms), "secretTtl",
-		duration_json(env->secret_ttl_ms), "network", env->network ? env->network : "",
-		"localNode", env->node_name, "clusterId", env->cluster_id ? env->cluster_id : "",
-		"numWorkerThreads", (json_int_t)env->nr_workers, "ipv6Enabled", env->ipv6,
-		"inpodPortReuse", env->port_reuse);
-
-	json_object_set_new(j, "adminAddr", localhost_json(15000));
-	json_object_set_new(j, "statsAddr",
-			    json_pack("{s:o}", "SocketAddr", wildcard_json(env, 15020)));
-	json_object_set_new(j, "readinessAddr",
-			    json_pack("{s:o}", "SocketAddr", wildcard_json(env, 15021)));
-	json_object_set_new(j, "inboundAddr", wildcard_json(env, CV_PORT_HBONE));
-	json_object_set_new(j, "inboundPlaintextAddr", wildcard_json(env, CV_PORT_INBOUND));
-	json_object_set_new(j, "outboundAddr", wildcard_json(env, CV_PORT_OUTBOUND));
-	json_object_set_new(j, "illegalPorts",
-			    json_pack("[i, i, i]", CV_PORT_HBONE, CV_PORT_INBOUND,
-				      CV_PORT_OUTBOUND));
-	json_object_set_new(j, "proxyMode", json_string("Shared"));
-	json_object_set_new(j, "selfTerminationDeadline",
-			    duration_json(env->termination_deadline_ms));
-	json_object_set_new(j, "packetMark", json_integer((json_int_t)env->packet_mark));
-	json_object_set_new(j, "developmentCa",
-			    env->dev_ca ? json_string(env->dev_ca) : json_null());
-	json_object_set_new(j, "socketConfig",
-			    json_pack("{s:o, s:o, s:i, s:b, s:b}", "keepaliveTime",
-				      duration_json(env->keepalive_time_ms), "keepaliveInterval",
-				      duration_json(env->keepalive_interval_ms), "keepaliveRetries",
-				      (int)env->keepalive_retries, "keepaliveEnabled",
-				      env->sock.keepalive, "userTimeoutEnabled",
-				      env->sock.user_timeout));
-	return j;
-}
-
 void cv_env_print_help(void)
 {
 	for (size_t i = 0; i < CV_ARRAY_SIZE(env_vars); i++)

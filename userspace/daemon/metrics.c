@@ -69,6 +69,31 @@ static void collect_pods(struct cv_metric_sink *sink, void *arg)
 	cv_metric_sample(sink, NULL, (double)cv_pods_count(d->pods));
 }
 
+/* A pod is captured and served in one step: none waits for its proxy. */
+static void collect_pods_pending(struct cv_metric_sink *sink, void *arg)
+{
+	(void)arg;
+	cv_metric_sample(sink, NULL, 0);
+}
+
+static void collect_pods_started(struct cv_metric_sink *sink, void *arg)
+{
+	struct cv_daemon *d = arg;
+	struct cv_proxy_stats s;
+
+	cv_proxy_stats(d->proxy, &s);
+	cv_metric_sample(sink, NULL, (double)s.pods_started);
+}
+
+static void collect_pods_stopped(struct cv_metric_sink *sink, void *arg)
+{
+	struct cv_daemon *d = arg;
+	struct cv_proxy_stats s;
+
+	cv_proxy_stats(d->proxy, &s);
+	cv_metric_sample(sink, NULL, (double)s.pods_stopped);
+}
+
 static void collect_dev_ca(struct cv_metric_sink *sink, void *arg)
 {
 	struct cv_daemon *d = arg;
@@ -99,6 +124,15 @@ void cv_daemon_metrics(struct cv_daemon *d)
 	cv_metric_register(t, "workload_manager_active_proxy_count",
 			   "The total number of running proxies (unstable)", false, collect_pods,
 			   d);
+	cv_metric_register(t, "workload_manager_pending_proxy_count",
+			   "The number of pods that wait for their proxy (unstable)", false,
+			   collect_pods_pending, d);
+	cv_metric_register(t, "workload_manager_proxies_started",
+			   "The number of pods whose proxy was started (unstable)", true,
+			   collect_pods_started, d);
+	cv_metric_register(t, "workload_manager_proxies_stopped",
+			   "The number of pods whose proxy was stopped (unstable)", true,
+			   collect_pods_stopped, d);
 	cv_metric_register(t, "culvert_development_ca",
 			   "1 when certificates come from the development CA (unstable)", false,
 			   collect_dev_ca, d);

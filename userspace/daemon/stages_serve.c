@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -73,10 +74,9 @@ static int dump_pod(const struct cv_pod_view *pod, void *arg)
 	if (!sa && w)
 		sa = cv_str_text(w->service_account);
 	json_object_set_new(dump->pods, pod->uid,
-			    json_pack("{s:s, s:{s:s, s:s, s:s, s:s}, s:o}", "state", "Up", "info",
+			    json_pack("{s:s, s:{s:s, s:s, s:s}, s:o}", "state", "Up", "info",
 				      "name", pod->name, "namespace", pod->ns, "serviceAccount",
-				      sa ? sa : "", "trustDomain",
-				      w ? cv_str_text(w->trust_domain) : "", "connections",
+				      sa ? sa : "", "connections",
 				      cv_pod_connections_json(dump->d->telemetry, pod->uid)));
 	cv_workload_put(&w);
 	return 0;
@@ -98,6 +98,28 @@ static json_t *config_json(void *arg)
 	return cv_env_json(&d->env);
 }
 
+/* Read anew, so that a change that was refused shows; nothing where there is no file to read. */
+static json_t *static_config_json(void *arg)
+{
+	struct cv_daemon *d = arg;
+	const char *text = d->env.local_xds;
+	struct cv_mesh_file file = {};
+	char error[512];
+	json_t *j;
+	int r;
+
+	if (!text && !d->env.local_xds_path)
+		return NULL;
+	r = text ? cv_mesh_file_parse("LOCAL_XDS", text, strlen(text), &file, error,
+				      sizeof(error)) :
+		   cv_mesh_file_read(d->env.local_xds_path, &file, error, sizeof(error));
+	if (r < 0)
+		return NULL;
+	j = cv_dump_static_config(&file);
+	cv_mesh_file_fini(&file);
+	return j;
+}
+
 static void on_quit_request(void *arg)
 {
 	cv_daemon_shutdown(arg);
@@ -116,6 +138,7 @@ int cv_start_http(struct cv_daemon *d)
 		.admin_read_only = is_netns_shared(),
 		.pods_json = cv_daemon_pods_json,
 		.config_json = config_json,
+		.static_config_json = static_config_json,
 		.shutdown = on_quit_request,
 		.arg = d,
 	};

@@ -90,7 +90,8 @@ struct cv_proxy {
 	struct cv_proxy_opts opts;
 	cv_str network, cluster_id;
 	struct cv_proxy_worker *workers; /* opts.nr_workers */
-	TAILQ_HEAD(, cv_proxy_pod) pods; /* control thread */
+	TAILQ_HEAD(, cv_proxy_pod) pods; /* control thread, as the two below */
+	uint64_t pods_started, pods_stopped;
 	_Atomic unsigned client_ports[CV_LEG_PORT_LAST - CV_LEG_PORT_FIRST + 1];
 	_Atomic unsigned undrained; /* workers that still have connections */
 	void (*drain_done)(void *arg);

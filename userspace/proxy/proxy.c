@@ -163,6 +163,7 @@ int cv_proxy_pod_start(struct cv_proxy *p, const struct cv_proxy_pod_info *info,
 		return r;
 	}
 	TAILQ_INSERT_TAIL(&p->pods, pod, node);
+	p->pods_started++;
 	for (unsigned i = 0; i < p->opts.nr_workers; i++)
 		cv_worker_post(p->workers[i].worker, start_lane, pod->lanes[i]);
 	*ret = pod;
@@ -200,6 +201,7 @@ void cv_proxy_pod_stop(struct cv_proxy_pod **podp, void (*done)(void *arg), void
 
 	*podp = NULL;
 	TAILQ_REMOVE(&p->pods, pod, node);
+	p->pods_stopped++;
 	pod->done = done;
 	pod->done_arg = arg;
 	for (unsigned i = 0; i < p->opts.nr_workers; i++)
@@ -387,7 +389,10 @@ void cv_proxy_free(struct cv_proxy **pp)
 
 void cv_proxy_stats(struct cv_proxy *p, struct cv_proxy_stats *ret)
 {
-	*ret = (struct cv_proxy_stats){ 0 };
+	*ret = (struct cv_proxy_stats){
+		.pods_started = p->pods_started,
+		.pods_stopped = p->pods_stopped,
+	};
 	for (unsigned i = 0; i < p->opts.nr_workers; i++) {
 		const struct cv_proxy_counters *live = &p->workers[i].live;
 

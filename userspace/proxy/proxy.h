@@ -69,5 +69,6 @@ void cv_proxy_free(struct cv_proxy **p); /* after drain and after the workers ha
 /* Bytes held for connections, pooled connections, … for metrics and status. */
 struct cv_proxy_stats {
 	uint64_t connections, hbone_inbound, hbone_pooled, waiting;
+	uint64_t pods_started, pods_stopped; /* since the start */
 };
 void cv_proxy_stats(struct cv_proxy *p, struct cv_proxy_stats *ret);

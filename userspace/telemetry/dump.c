@@ -59,7 +59,7 @@ static json_t *strings(const cv_str *list, size_t n)
 	return array;
 }
 
-static json_t *port_map(const struct cv_port_map *m)
+json_t *cv_dump_port_map(const struct cv_port_map *m)
 {
 	json_t *ports = json_object();
 	char key[8];
@@ -212,7 +212,7 @@ json_t *cv_dump_workloads(struct cv_store *s)
 static json_t *endpoint(const struct cv_service_endpoint *e)
 {
 	return json_pack("{s:s s:o s:s}", "workloadUid", cv_str_text(e->workload_uid), "port",
-			 port_map(&e->ports), "status", health(e->status));
+			 cv_dump_port_map(&e->ports), "status", health(e->status));
 }
 
 static json_t *endpoints(const struct cv_service *svc)
@@ -301,7 +301,7 @@ json_t *cv_dump_service(const struct cv_service *svc)
 	set_always(o, "namespace", svc->ns);
 	set_always(o, "hostname", svc->hostname);
 	json_object_set_new(o, "vips", vips(svc));
-	json_object_set_new(o, "ports", port_map(&svc->ports));
+	json_object_set_new(o, "ports", cv_dump_port_map(&svc->ports));
 	json_object_set_new(o, "endpoints", endpoints(svc));
 	json_object_set_new(o, "subjectAltNames", strings(svc->sans, svc->nr_sans));
 	json_object_set_new(o, "canonical", json_boolean(svc->canonical));

@@ -11,6 +11,7 @@
 
 #include "userspace/io/worker.h"
 #include "userspace/mesh/certs.h"
+#include "userspace/mesh/local_file.h"
 #include "userspace/mesh/store.h"
 #include "userspace/telemetry/traffic.h"
 
@@ -80,5 +81,7 @@ json_t *cv_dump_staged_services(struct cv_store *s);
 json_t *cv_dump_workload(const struct cv_workload *w);
 json_t *cv_dump_service(const struct cv_service *svc);
 json_t *cv_dump_policy(const struct cv_policy *p);
+/* What stands in the local file, for staticConfig. */
+json_t *cv_dump_static_config(const struct cv_mesh_file *f);
 json_t *cv_dump_certificates(struct cv_certs *c);
 json_t *cv_dump_version(const char *istio_version);

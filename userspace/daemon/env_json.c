@@ -1,0 +1,133 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * The settings in force as the `config` member of config_dump, under ztunnel's keys; a key whose
+ * setting does not exist here has the value that says so. Of ztunnel's, dnsResolverCfg and
+ * dnsResolverOpts are left out: they are its resolver library's own. developmentCa is ours.
+ */
+#include "maps/abi.h"
+#include "userspace/daemon/env.h"
+#include "userspace/limits.h"
+
+static json_t *duration(uint64_t ms)
+{
+	return json_pack("{s:I, s:I}", "secs", (json_int_t)(ms / 1000), "nanos",
+			 (json_int_t)(ms % 1000 * 1000000));
+}
+
+static json_t *localhost(const struct cv_env *env, int port)
+{
+	return json_pack("{s:[b, i]}", "Localhost", env->ipv6, port);
+}
+
+static json_t *wildcard(const struct cv_env *env, int port)
+{
+	return json_sprintf("%s:%d", env->ipv6 ? "[::]" : "0.0.0.0", port);
+}
+
+static json_t *string_or_null(const char *text)
+{
+	return text && *text ? json_string(text) : json_null();
+}
+
+static void set_listeners(json_t *j, const struct cv_env *env)
+{
+	json_object_set_new(j, "adminAddr", localhost(env, 15000));
+	json_object_set_new(j, "statsAddr", json_pack("{s:o}", "SocketAddr", wildcard(env, 15020)));
+	json_object_set_new(j, "readinessAddr",
+			    json_pack("{s:o}", "SocketAddr", wildcard(env, 15021)));
+	json_object_set_new(j, "inboundAddr", wildcard(env, CV_PORT_HBONE));
+	json_object_set_new(j, "inboundPlaintextAddr", wildcard(env, CV_PORT_INBOUND));
+	json_object_set_new(j, "outboundAddr", wildcard(env, CV_PORT_OUTBOUND));
+	json_object_set_new(j, "socks5Addr", json_null());
+	json_object_set_new(j, "illegalPorts",
+			    json_pack("[i, i, i]", CV_PORT_HBONE, CV_PORT_INBOUND,
+				      CV_PORT_OUTBOUND));
+}
+
+static void set_sockets(json_t *j, const struct cv_env *env)
+{
+	json_object_set_new(j, "socketConfig",
+			    json_pack("{s:o, s:o, s:i, s:b, s:b}", "keepaliveTime",
+				      duration(env->keepalive_time_ms), "keepaliveInterval",
+				      duration(env->keepalive_interval_ms), "keepaliveRetries",
+				      (int)env->keepalive_retries, "keepaliveEnabled",
+				      env->sock.keepalive, "userTimeoutEnabled",
+				      env->sock.user_timeout));
+	json_object_set_new(j, "packetMark", json_integer((json_int_t)env->packet_mark));
+	json_object_set_new(j, "requireOriginalSource",
+			    env->original_src < 0 ? json_null() : json_boolean(env->original_src));
+	json_object_set_new(j, "inpodPortReuse", json_boolean(env->port_reuse));
+	json_object_set_new(j, "ipv6Enabled", json_boolean(env->ipv6));
+}
+
+static void set_http2(json_t *j, const struct cv_env *env)
+{
+	json_object_set_new(j, "windowSize", json_integer(CV_LIMIT_STREAM_WINDOW));
+	json_object_set_new(j, "connectionWindowSize", json_integer(CV_LIMIT_CONNECTION_WINDOW));
+	json_object_set_new(j, "frameSize", json_integer(CV_LIMIT_FRAME_BYTES));
+	json_object_set_new(j, "poolMaxStreamsPerConn",
+			    json_integer((json_int_t)env->pool_max_streams));
+	json_object_set_new(j, "poolUnusedReleaseTimeout", duration(env->pool_idle_ms));
+	json_object_set_new(j, "enableEnhancedBaggage", json_boolean(env->response_baggage));
+}
+
+/* The daemon's own pod, where all of it is known. */
+static void set_own_pod(json_t *j, const struct cv_env *env)
+{
+	bool known = env->pod_name && env->pod_namespace && env->service_account;
+
+	json_object_set_new(j, "ztunnelIdentity",
+			    known ? json_sprintf("spiffe://%s/ns/%s/sa/%s",
+						 env->trust_domain ? env->trust_domain : "",
+						 env->pod_namespace, env->service_account) :
+				    json_null());
+	json_object_set_new(j, "ztunnelWorkload",
+			    known ? json_pack("{s:s, s:s, s:s}", "name", env->pod_name, "namespace",
+					      env->pod_namespace, "serviceAccount",
+					      env->service_account) :
+				    json_null());
+}
+
+static void set_who(json_t *j, const struct cv_env *env)
+{
+	json_object_set_new(j, "network", json_string(env->network ? env->network : ""));
+	json_object_set_new(j, "localNode", string_or_null(env->node_name));
+	json_object_set_new(j, "clusterId", json_string(env->cluster_id ? env->cluster_id : ""));
+	json_object_set_new(j, "proxyMode", json_string("Shared"));
+	json_object_set_new(j, "proxyWorkloadInformation", json_null());
+	set_own_pod(j, env);
+}
+
+/* Where workloads and certificates come from. */
+static void set_sources(json_t *j, const struct cv_env *env)
+{
+	json_object_set_new(j, "xdsAddress", string_or_null(env->xds_address));
+	json_object_set_new(j, "altXdsHostname", json_null());
+	json_object_set_new(j, "xdsHeaders", json_array());
+	json_object_set_new(j, "xdsOnDemand", json_false());
+	json_object_set_new(j, "caAddress", string_or_null(env->ca_address));
+	json_object_set_new(j, "altCaHostname", json_null());
+	json_object_set_new(j, "caHeaders", json_array());
+	json_object_set_new(j, "crlPath", json_null());
+	json_object_set_new(j, "developmentCa", string_or_null(env->dev_ca));
+	json_object_set_new(j, "secretTtl", duration(env->secret_ttl_ms));
+	json_object_set_new(j, "preferedServiceNamespace", json_null());
+}
+
+json_t *cv_env_json(const struct cv_env *env)
+{
+	json_t *j = json_object();
+
+	json_object_set_new(j, "proxy", json_true());
+	json_object_set_new(j, "dnsProxy", json_false());
+	json_object_set_new(j, "fakeCa", json_false());
+	json_object_set_new(j, "fakeSelfInbound", json_false());
+	json_object_set_new(j, "numWorkerThreads", json_integer(env->nr_workers));
+	json_object_set_new(j, "selfTerminationDeadline", duration(env->termination_deadline_ms));
+	set_sources(j, env);
+	set_who(j, env);
+	set_listeners(j, env);
+	set_sockets(j, env);
+	set_http2(j, env);
+	return j;
+}
