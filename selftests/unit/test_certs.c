@@ -22,8 +22,6 @@
 
 enum { MAX_PENDING = 64 };
 
-typedef void (*done_fn)(void *arg, const char *err, char **chain, size_t n);
-
 /* Signs with the development CA, or fails, or keeps requests until they are released. */
 static struct test_ca {
 	struct cv_ca dev;
@@ -33,9 +31,7 @@ static struct test_ca {
 	struct {
 		struct cv_identity id;
 		char *csr;
-		unsigned ttl_s;
-		done_fn done;
-		void *arg;
+		struct cv_ca_request request; /* with the two copies above */
 	} pending[MAX_PENDING];
 	char order[512]; /* service accounts in the order of asking */
 } test_ca;
@@ -44,27 +40,31 @@ static struct cv_worker *control;
 static struct cv_certs *certs;
 static char ca_dir[64];
 
-static void sign(void *ctx, const struct cv_identity *id, const char *csr, unsigned ttl_s,
-		 done_fn done, void *arg)
+static void hold(struct test_ca *ca, const struct cv_ca_request *request)
+{
+	int i = ca->held++;
+
+	assert_true(i < MAX_PENDING);
+	cv_identity_copy(&ca->pending[i].id, request->id);
+	ca->pending[i].csr = strdup(request->csr_pem);
+	ca->pending[i].request = *request;
+}
+
+static void sign(void *ctx, const struct cv_ca_request *asked)
 {
 	struct test_ca *ca = ctx;
+	struct cv_ca_request request = *asked;
 	size_t len = strlen(ca->order);
 
 	ca->asked++;
-	snprintf(ca->order + len, sizeof(ca->order) - len, "%s ", cv_str_text(id->sa));
-	ttl_s = ca->ttl_s ? ca->ttl_s : ttl_s;
-	if (ca->failing) {
-		done(arg, "the CA is down", NULL, 0);
-	} else if (ca->holding) {
-		assert_true(ca->held < MAX_PENDING);
-		cv_identity_copy(&ca->pending[ca->held].id, id);
-		ca->pending[ca->held].csr = strdup(csr);
-		ca->pending[ca->held].ttl_s = ttl_s;
-		ca->pending[ca->held].done = done;
-		ca->pending[ca->held++].arg = arg;
-	} else {
-		ca->dev.sign(ca->dev.ctx, id, csr, ttl_s, done, arg);
-	}
+	snprintf(ca->order + len, sizeof(ca->order) - len, "%s ", cv_str_text(request.id->sa));
+	request.ttl_s = ca->ttl_s ? ca->ttl_s : request.ttl_s;
+	if (ca->failing)
+		request.done(request.arg, &(struct cv_ca_answer){ .error = "the CA is down" });
+	else if (ca->holding)
+		hold(ca, &request);
+	else
+		ca->dev.sign(ca->dev.ctx, &request);
 }
 
 static void drop_pending(struct test_ca *ca, int i)
@@ -82,12 +82,12 @@ static void release_one(void)
 	struct test_ca *ca = &test_ca;
 	struct cv_identity id = ca->pending[0].id;
 	char *csr = ca->pending[0].csr;
-	unsigned ttl_s = ca->pending[0].ttl_s;
-	done_fn done = ca->pending[0].done;
-	void *arg = ca->pending[0].arg;
+	struct cv_ca_request request = ca->pending[0].request;
 
 	memmove(&ca->pending[0], &ca->pending[1], (size_t)(--ca->held) * sizeof(ca->pending[0]));
-	ca->dev.sign(ca->dev.ctx, &id, csr, ttl_s, done, arg);
+	request.id = &id;
+	request.csr_pem = csr;
+	ca->dev.sign(ca->dev.ctx, &request);
 	cv_identity_fini(&id);
 	free(csr);
 }
@@ -409,41 +409,58 @@ static void test_forget(void **state)
 	cv_identity_fini(&id);
 }
 
+static char *pem_of(X509 *cert)
+{
+	_cleanup_(cv_free_bio) BIO *bio = BIO_new(BIO_s_mem());
+
+	PEM_write_bio_X509(bio, cert);
+	return cv_bio_text(bio);
+}
+
+static void assert_refused(const struct cv_identity *id, EVP_PKEY *key, char *const *chain,
+			   size_t n, const char *why)
+{
+	const struct cv_ca_answer answer = { .chain = chain, .nr_chain = n };
+	struct cv_cert_shared shared;
+	struct cv_cert *cert = NULL;
+	char error[512] = "";
+
+	assert_int_equal(cv_cert_shared_init(&shared, false), 0);
+	assert_int_equal(cv_cert_new(&cert, &shared, id, key, &answer, error), -EINVAL);
+	assert_string_equal(error, why);
+	assert_null(shared.trust); /* what is refused counts for nothing */
+	cv_cert_shared_fini(&shared);
+}
+
 /* What a CA may not answer. */
 static void test_bad_answers(void **state)
 {
-	struct cv_identity id = identity("td", "web"), other = identity("td", "other");
+	struct cv_identity id = identity("td", "web"), other = identity("td", "other"),
+			   foreign = identity("td2", "web");
 	EVP_PKEY *key = cv_key_new();
-	struct cv_cert *good = get_cert("td", "web"), *cert = NULL;
-	char error[512], *nothing = "nonsense", *chain[2];
-	_cleanup_(cv_free_bio) BIO *leaf = BIO_new(BIO_s_mem());
-	_cleanup_(cv_free_bio) BIO *root = BIO_new(BIO_s_mem());
+	struct cv_cert *good = get_cert("td", "web");
+	char *nothing = "nonsense", *leaf = pem_of(good->leaf),
+	     *root = pem_of(sk_X509_value(good->trust->roots, 0));
 
 	(void)state;
-	PEM_write_bio_X509(leaf, good->leaf);
-	PEM_write_bio_X509(root, sk_X509_value(good->roots, 0));
-	chain[0] = cv_bio_text(leaf);
-	chain[1] = cv_bio_text(root);
-	assert_int_equal(cv_cert_new(&cert, &id, key, chain, 0, false, error), -EINVAL);
-	assert_string_equal(error,
-			    "chain returned from CA is empty for: spiffe://td/ns/shop/sa/web");
-	assert_int_equal(cv_cert_new(&cert, &id, key, chain, 1, false, error), -EINVAL);
-	assert_int_equal(cv_cert_new(&cert, &id, key, (char *[]){ nothing, chain[1] }, 2, false,
-				     error),
-			 -EINVAL);
-	assert_int_equal(cv_cert_new(&cert, &id, key, (char *[]){ chain[0], nothing }, 2, false,
-				     error),
-			 -EINVAL);
-	assert_int_equal(cv_cert_new(&cert, &other, key, chain, 2, false, error), -EINVAL);
-	assert_string_equal(error, "did not find expected SAN");
-	assert_int_equal(cv_cert_new(&cert, &id, key, chain, 2, false, error), -EINVAL);
-	assert_string_equal(error, "certificate returned from CA is not for our key");
-	free(chain[0]);
-	free(chain[1]);
+	assert_refused(&id, key, NULL, 0,
+		       "chain returned from CA is empty for: spiffe://td/ns/shop/sa/web");
+	assert_refused(&id, key, (char *[]){ leaf }, 1, "chain returned from CA has no root");
+	assert_refused(&id, key, (char *[]){ nothing, root }, 2,
+		       "chain returned from CA is not PEM");
+	assert_refused(&id, good->key, (char *[]){ leaf, nothing }, 2,
+		       "roots returned from CA are not PEM");
+	assert_refused(&other, key, (char *[]){ leaf, root }, 2, "did not find expected SAN");
+	assert_refused(&foreign, key, (char *[]){ leaf, root }, 2, "did not find expected SAN");
+	assert_refused(&id, key, (char *[]){ leaf, root }, 2,
+		       "certificate returned from CA is not for our key");
+	free(leaf);
+	free(root);
 	EVP_PKEY_free(key);
 	cv_cert_put(&good);
 	cv_identity_fini(&id);
 	cv_identity_fini(&other);
+	cv_identity_fini(&foreign);
 }
 
 /* ---- TLS ---- */
@@ -453,12 +470,19 @@ struct handshake {
 	SSL *client, *server;
 };
 
-/* Both ends over a pair of memory BIOs, until both are done or one fails. */
-static void shake(SSL_CTX *client, SSL_CTX *server, struct handshake *h)
+/* Both ends over a pair of memory BIOs, until both are done or one fails. client NULL = one
+ * without a certificate. */
+static void shake(struct cv_cert *client, struct cv_cert *server, struct handshake *h)
 {
 	BIO *a, *b;
 
-	*h = (struct handshake){ .client = SSL_new(client), .server = SSL_new(server) };
+	*h = (struct handshake){ .client = SSL_new(client ? client->client : server->client),
+				 .server = SSL_new(server->server) };
+	if (client)
+		assert_int_equal(cv_cert_use(client, h->client), 0);
+	else
+		SSL_set_verify(h->client, SSL_VERIFY_NONE, NULL);
+	assert_int_equal(cv_cert_use(server, h->server), 0);
 	assert_int_equal(BIO_new_bio_pair(&a, 0, &b, 0), 1);
 	SSL_set_bio(h->client, a, a);
 	SSL_set_bio(h->server, b, b);
@@ -488,7 +512,7 @@ static void test_tls(void **state)
 	X509 *cert;
 
 	(void)state;
-	shake(web->client, db->server, &h);
+	shake(web, db, &h);
 	assert_true(h.client_done && h.server_done);
 	assert_string_equal(SSL_get_version(h.client), "TLSv1.3");
 	assert_null(cv_cert_error_text(h.server));
@@ -516,46 +540,44 @@ static void test_tls(void **state)
 static void test_tls_refused(void **state)
 {
 	struct cv_cert *web = get_cert("td", "web"), *stranger = get_cert("other", "web");
-	SSL_CTX *nobody = SSL_CTX_new(TLS_client_method());
 	struct handshake h;
 
 	(void)state;
-	shake(stranger->client, web->server, &h);
+	shake(stranger, web, &h);
 	assert_false(h.server_done);
 	assert_string_equal(
 		cv_cert_error_text(h.server),
 		"identity verification error: peer did not present the expected trustdomain"
 		" (td), got spiffe://other/ns/shop/sa/web");
 	fini_handshake(&h);
-	shake(nobody, web->server, &h);
+	shake(NULL, web, &h);
 	assert_false(h.server_done);
 	fini_handshake(&h);
-	SSL_CTX_free(nobody);
 	cv_cert_put(&web);
 	cv_cert_put(&stranger);
 }
 
-static void on_other_signed(void *arg, const char *err, char **chain, size_t n)
+struct other {
+	EVP_PKEY *key;
+	struct cv_identity id;
+	struct cv_cert_shared shared;
+	struct cv_cert *cert;
+};
+
+static void on_other_signed(void *arg, const struct cv_ca_answer *answer)
 {
-	struct {
-		EVP_PKEY *key;
-		struct cv_identity id;
-		struct cv_cert *cert;
-	} *other = arg;
+	struct other *other = arg;
 	char error[512];
 
-	assert_null(err);
-	assert_int_equal(cv_cert_new(&other->cert, &other->id, other->key, chain, n, false, error),
+	assert_null(answer->error);
+	assert_int_equal(cv_cert_new(&other->cert, &other->shared, &other->id, other->key, answer,
+				     error),
 			 0);
 }
 
 static void test_tls_other_root(void **state)
 {
-	struct {
-		EVP_PKEY *key;
-		struct cv_identity id;
-		struct cv_cert *cert;
-	} other = { cv_key_new(), identity("td", "web"), NULL };
+	struct other other = { .key = cv_key_new(), .id = identity("td", "web") };
 	struct cv_cert *web = get_cert("td", "web");
 	_cleanup_free_ char *csr = cv_csr_new(other.key, &other.id);
 	char dir[] = "/tmp/culvert-test-XXXXXX", error[256];
@@ -563,20 +585,22 @@ static void test_tls_other_root(void **state)
 	struct cv_ca ca;
 
 	(void)state;
+	assert_int_equal(cv_cert_shared_init(&other.shared, false), 0);
 	assert_non_null(mkdtemp(dir));
 	assert_int_equal(cv_devca_open(&ca, dir, error), 0);
-	ca.sign(ca.ctx, &other.id, csr, 1000, on_other_signed, &other);
-	shake(other.cert->client, web->server, &h);
+	ca.sign(ca.ctx, &(struct cv_ca_request){ &other.id, csr, 1000, on_other_signed, &other });
+	shake(other.cert, web, &h);
 	assert_false(h.server_done || h.client_done);
 	fini_handshake(&h);
-	shake(web->client, other.cert->server, &h);
+	shake(web, other.cert, &h);
 	assert_false(h.server_done || h.client_done);
 	fini_handshake(&h);
 	/* Its own root lets it in: the refusals above are for the root. */
-	shake(other.cert->client, other.cert->server, &h);
+	shake(other.cert, other.cert, &h);
 	assert_true(h.server_done && h.client_done);
 	fini_handshake(&h);
 	cv_cert_put(&other.cert);
+	cv_cert_shared_fini(&other.shared);
 	cv_cert_put(&web);
 	cv_identity_fini(&other.id);
 	EVP_PKEY_free(other.key);
@@ -594,10 +618,10 @@ static void test_tls_expired(void **state)
 	old = get_cert("td", "old");
 	while (time(NULL) <= old->not_after)
 		usleep(50000);
-	shake(old->client, web->server, &h);
+	shake(old, web, &h);
 	assert_false(h.server_done);
 	fini_handshake(&h);
-	shake(web->client, old->server, &h);
+	shake(web, old, &h);
 	assert_false(h.client_done);
 	fini_handshake(&h);
 	cv_cert_put(&web);

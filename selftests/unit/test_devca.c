@@ -228,16 +228,23 @@ static X509 *cert_of(const char *pem)
 	return PEM_read_bio_X509(bio, NULL, NULL, NULL);
 }
 
-static void on_signed(void *arg, const char *err, char **chain, size_t n)
+static void on_signed(void *arg, const struct cv_ca_answer *answer)
 {
 	struct signed_cert *s = arg;
 
-	snprintf(s->error, sizeof(s->error), "%s", err ? err : "");
-	if (err)
+	snprintf(s->error, sizeof(s->error), "%s", answer->error ? answer->error : "");
+	if (answer->error)
 		return;
-	assert_int_equal(n, 2);
-	s->leaf = cert_of(chain[0]);
-	s->root = cert_of(chain[1]);
+	assert_int_equal(answer->nr_chain, 2);
+	s->leaf = cert_of(answer->chain[0]);
+	s->root = cert_of(answer->chain[1]);
+}
+
+/* Signs csr for a hundred seconds. */
+static void sign(struct cv_ca *ca, const struct cv_identity *id, const char *csr,
+		 struct signed_cert *ret)
+{
+	ca->sign(ca->ctx, &(struct cv_ca_request){ id, csr, 100, on_signed, ret });
 }
 
 static time_t time_of(const ASN1_TIME *t)
@@ -282,8 +289,8 @@ static void test_leaf(void **state)
 	assert_int_equal(cv_identity_parse(ID, strlen(ID), &id), 0);
 	csr = cv_csr_new(key, &id);
 	assert_int_equal(cv_devca_open(&ca, d->dir, error), 0);
-	ca.sign(ca.ctx, &id, csr, 100, on_signed, &a);
-	ca.sign(ca.ctx, &id, csr, 100, on_signed, &b);
+	sign(&ca, &id, csr, &a);
+	sign(&ca, &id, csr, &b);
 	check_leaf(a.leaf, a.root);
 	assert_true(X509_check_private_key(a.leaf, key));
 	assert_int_equal(X509_check_ca(a.root), 1);
@@ -295,7 +302,7 @@ static void test_leaf(void **state)
 	X509_free(b.leaf);
 	X509_free(b.root);
 	b = (struct signed_cert){};
-	ca.sign(ca.ctx, &id, csr, 100, on_signed, &b);
+	sign(&ca, &id, csr, &b);
 	assert_null(b.leaf);
 	assert_string_not_equal(b.error, "");
 	X509_free(a.leaf);

@@ -8,6 +8,7 @@
  */
 #include "userspace/mesh/certs.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <pthread.h>
 #include <stdio.h>
@@ -86,34 +87,13 @@ void cv_cert_put(struct cv_cert **cp)
 	if (!c || __atomic_fetch_sub(&c->ref, 1, __ATOMIC_ACQ_REL) != 1)
 		return;
 	cv_identity_fini(&c->identity);
+	EVP_PKEY_free(c->key);
 	X509_free(c->leaf);
 	sk_X509_pop_free(c->chain, X509_free);
-	sk_X509_pop_free(c->roots, X509_free);
+	cv_trust_put(&c->trust);
 	SSL_CTX_free(c->client);
 	SSL_CTX_free(c->server);
 	free(c);
-}
-
-/* Every certificate of a PEM text onto the stack; false when there is none or one is broken. */
-static bool read_pem(const char *text, STACK_OF(X509) * stack)
-{
-	_cleanup_(cv_free_bio) BIO *bio = BIO_new_mem_buf(text, -1);
-	unsigned long err;
-	X509 *cert;
-	int n = 0;
-
-	if (!bio)
-		return false;
-	while ((cert = PEM_read_bio_X509(bio, NULL, NULL, NULL))) {
-		if (!sk_X509_push(stack, cert)) {
-			X509_free(cert);
-			return false;
-		}
-		n++;
-	}
-	err = ERR_peek_last_error();
-	ERR_clear_error();
-	return n && ERR_GET_REASON(err) == PEM_R_NO_START_LINE;
 }
 
 static time_t time_of(const ASN1_TIME *t)
@@ -123,14 +103,12 @@ static time_t time_of(const ASN1_TIME *t)
 	return ASN1_TIME_to_tm(t, &tm) ? timegm(&tm) : 0;
 }
 
-static int read_chain(struct cv_cert *c, char **chain, size_t n)
+/* All but the last: the leaf and the intermediates. */
+static int read_chain(struct cv_cert *c, const struct cv_ca_answer *answer)
 {
 	c->chain = sk_X509_new_null();
-	c->roots = sk_X509_new_null();
-	if (!c->chain || !c->roots || !read_pem(chain[n - 1], c->roots))
-		return -EINVAL;
-	for (size_t i = 0; i + 1 < n; i++)
-		if (!read_pem(chain[i], c->chain))
+	for (size_t i = 0; i + 1 < answer->nr_chain; i++)
+		if (!c->chain || !cv_trust_read_pem(answer->chain[i], c->chain))
 			return -EINVAL;
 	c->leaf = sk_X509_shift(c->chain);
 	c->not_before = time_of(X509_get0_notBefore(c->leaf));
@@ -141,16 +119,15 @@ static int read_chain(struct cv_cert *c, char **chain, size_t n)
 /* ---- contexts ---- */
 
 static pthread_once_t indexes_once = PTHREAD_ONCE_INIT;
-static int trust_domain_index; /* of an SSL_CTX: our trust domain, a cv_str */
+static int cert_index; /* of an SSL: the certificate that it uses, a reference */
 static int error_index; /* of an SSL: why the peer was refused, allocated */
 
-static void free_trust_domain(void *parent, void *ptr, CRYPTO_EX_DATA *ad, int idx, long argl,
-			      void *argp)
+static void free_cert(void *parent, void *ptr, CRYPTO_EX_DATA *ad, int idx, long argl, void *argp)
 {
-	cv_str s = ptr;
+	struct cv_cert *c = ptr;
 
 	(void)parent, (void)ad, (void)idx, (void)argl, (void)argp; /* OpenSSL's signature */
-	cv_str_put(&s);
+	cv_cert_put(&c);
 }
 
 static void free_error(void *parent, void *ptr, CRYPTO_EX_DATA *ad, int idx, long argl, void *argp)
@@ -161,7 +138,7 @@ static void free_error(void *parent, void *ptr, CRYPTO_EX_DATA *ad, int idx, lon
 
 static void make_indexes(void)
 {
-	trust_domain_index = SSL_CTX_get_ex_new_index(0, NULL, NULL, NULL, free_trust_domain);
+	cert_index = SSL_get_ex_new_index(0, NULL, NULL, NULL, free_cert);
 	error_index = SSL_get_ex_new_index(0, NULL, NULL, NULL, free_error);
 }
 
@@ -190,40 +167,54 @@ static void refuse_trust_domain(SSL *ssl, X509 *peer, cv_str trust_domain)
 static int verify_client(X509_STORE_CTX *store, void *arg)
 {
 	SSL *ssl = X509_STORE_CTX_get_ex_data(store, SSL_get_ex_data_X509_STORE_CTX_idx());
-	cv_str trust_domain = SSL_CTX_get_ex_data(SSL_get_SSL_CTX(ssl), trust_domain_index);
+	const struct cv_cert *own = SSL_get_ex_data(ssl, cert_index);
 	X509 *peer = X509_STORE_CTX_get0_cert(store);
 
-	(void)arg; /* the context carries what is needed: it may outlive the certificate */
+	(void)arg; /* the connection carries what is needed */
+	assert(own); /* cv_cert_use came first */
 	if (X509_verify_cert(store) <= 0)
 		return 0;
-	if (cv_identity_cert_has_trust_domain(peer, trust_domain))
+	if (cv_identity_cert_has_trust_domain(peer, own->identity.trust_domain))
 		return 1;
-	refuse_trust_domain(ssl, peer, trust_domain);
+	refuse_trust_domain(ssl, peer, own->identity.trust_domain);
 	X509_STORE_CTX_set_error(store, X509_V_ERR_APPLICATION_VERIFICATION);
 	return 0;
 }
 
-static SSL_CTX *new_context(const struct cv_cert *c, EVP_PKEY *key, bool server, bool tls12)
+int cv_cert_shared_init(struct cv_cert_shared *s, bool tls12)
 {
-	SSL_CTX *ctx = cv_tls_ctx_new(server, tls12);
-	X509_STORE *store = ctx ? SSL_CTX_get_cert_store(ctx) : NULL;
-	bool ok = ctx && SSL_CTX_use_certificate(ctx, c->leaf) &&
-		  SSL_CTX_use_PrivateKey(ctx, key) && SSL_CTX_set1_chain(ctx, c->chain) &&
-		  SSL_CTX_set_ex_data(ctx, trust_domain_index,
-				      (void *)cv_str_ref(c->identity.trust_domain));
-
-	for (int i = 0; ok && i < sk_X509_num(c->roots); i++)
-		ok = X509_STORE_add_cert(store, sk_X509_value(c->roots, i));
-	if (!ok) {
-		SSL_CTX_free(ctx);
-		return NULL;
+	pthread_once(&indexes_once, make_indexes);
+	*s = (struct cv_cert_shared){ .client = cv_tls_ctx_new(false, tls12),
+				      .server = cv_tls_ctx_new(true, tls12) };
+	if (!s->client || !s->server) {
+		cv_cert_shared_fini(s);
+		return -ENOMEM;
 	}
-	/* What the CA calls a root is the end of the chain, self-signed or not. */
-	X509_STORE_set_flags(store, X509_V_FLAG_PARTIAL_CHAIN);
-	if (server)
-		SSL_CTX_set_cert_verify_callback(ctx, verify_client, NULL);
-	return ctx;
+	SSL_CTX_set_cert_verify_callback(s->server, verify_client, NULL);
+	return 0;
 }
+
+void cv_cert_shared_fini(struct cv_cert_shared *s)
+{
+	SSL_CTX_free(s->client);
+	SSL_CTX_free(s->server);
+	cv_trust_put(&s->trust);
+	*s = (struct cv_cert_shared){};
+}
+
+int cv_cert_use(struct cv_cert *c, SSL *ssl)
+{
+	bool ok = SSL_use_certificate(ssl, c->leaf) && SSL_use_PrivateKey(ssl, c->key) &&
+		  SSL_set1_chain(ssl, c->chain) && SSL_set1_verify_cert_store(ssl, c->trust->store);
+
+	ok = ok && SSL_set_ex_data(ssl, cert_index, c);
+	if (ok)
+		cv_cert_ref(c);
+	ERR_clear_error();
+	return ok ? 0 : -ENOMEM;
+}
+
+/* ---- what a CA answered ---- */
 
 static bool is_for(const struct cv_cert *c, const struct cv_identity *id)
 {
@@ -237,37 +228,62 @@ static bool is_for(const struct cv_cert *c, const struct cv_identity *id)
 	return same;
 }
 
-int cv_cert_new(struct cv_cert **ret, const struct cv_identity *id, EVP_PKEY *key, char **chain,
-		size_t n, bool tls12, char error[512])
+/* Fills c; NULL = it can be used, else why not, in error or constant. */
+static const char *take_answer(struct cv_cert *c, struct cv_cert_shared *shared,
+			       const struct cv_ca_answer *answer, char error[512])
+{
+	const char *why;
+
+	if (answer->nr_chain == 1)
+		return "chain returned from CA has no root";
+	if (read_chain(c, answer) < 0)
+		return "chain returned from CA is not PEM";
+	if (!is_for(c, &c->identity))
+		return "did not find expected SAN";
+	if (!X509_check_private_key(c->leaf, c->key))
+		return "certificate returned from CA is not for our key";
+	if (c->not_after <= time(NULL))
+		return "certificate returned from CA has expired already: compare the clocks";
+	c->trust = cv_trust_get(shared->trust, answer->chain[answer->nr_chain - 1]);
+	if (!c->trust)
+		return "roots returned from CA are not PEM";
+	why = cv_trust_verify(c->trust, c->leaf, c->chain);
+	if (!why) {
+		cv_trust_put(&shared->trust);
+		shared->trust = cv_trust_ref(c->trust);
+		return NULL;
+	}
+	snprintf(error, 512, "chain returned from CA does not lead to its roots: %s", why);
+	return error;
+}
+
+int cv_cert_new(struct cv_cert **ret, struct cv_cert_shared *shared, const struct cv_identity *id,
+		EVP_PKEY *key, const struct cv_ca_answer *answer, char error[512])
 {
 	_cleanup_(cv_cert_put) struct cv_cert *c = calloc(1, sizeof(*c));
 	char text[CV_IDENTITY_TEXT];
-	const char *why = NULL;
+	const char *why;
 
-	pthread_once(&indexes_once, make_indexes);
 	if (!c)
 		return -ENOMEM;
 	c->ref = 1;
 	cv_identity_copy(&c->identity, id);
-	if (!n) {
+	if (!answer->nr_chain) {
 		snprintf(error, 512, "chain returned from CA is empty for: %.450s",
 			 cv_identity_text(id, text));
 		return -EINVAL;
 	}
-	if (n == 1)
-		why = "chain returned from CA has no root";
-	else if (read_chain(c, chain, n) < 0)
-		why = "chain returned from CA is not PEM";
-	else if (!is_for(c, id))
-		why = "did not find expected SAN";
-	else if (!X509_check_private_key(c->leaf, key))
-		why = "certificate returned from CA is not for our key";
-	else if (!(c->client = new_context(c, key, false, tls12)) ||
-		 !(c->server = new_context(c, key, true, tls12)))
-		why = "certificate returned from CA cannot be used";
+	EVP_PKEY_up_ref(key);
+	c->key = key;
+	SSL_CTX_up_ref(shared->client);
+	c->client = shared->client;
+	SSL_CTX_up_ref(shared->server);
+	c->server = shared->server;
+	why = take_answer(c, shared, answer, error);
 	ERR_clear_error();
 	if (why) {
-		snprintf(error, 512, "%s", why);
+		if (why != error)
+			snprintf(error, 512, "%s", why);
 		return -EINVAL;
 	}
 	*ret = cv_take_ptr(c);

@@ -15,17 +15,17 @@
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "userspace/limits.h"
-#include "userspace/mesh/certs_private.h"
 
 struct waiter {
 	struct cds_list_head link;
 	struct cv_worker *worker;
 	cv_certs_fn fn;
 	void *arg;
-	struct cv_cert *cert; /* the answer: a reference, or NULL and */
-	char error[CV_CERTS_ERROR_TEXT];
+	struct cv_cert *cert; /* the answer: a reference, or NULL */
+	char *error; /* why there is none */
 };
 
 /* ---- entries; under the lock ---- */
@@ -107,7 +107,8 @@ static void run_waiter(void *arg)
 	struct waiter *w = arg;
 	struct cv_cert *cert = cv_take_ptr(w->cert);
 
-	w->fn(cert, cert ? NULL : w->error, w->arg);
+	w->fn(cert, cert ? NULL : w->error ? w->error : "out of memory", w->arg);
+	free(w->error);
 	free(w);
 }
 
@@ -119,7 +120,7 @@ void cv_certs_answer(struct cv_certs_entry *e, struct cv_cert *cert, const char 
 	cds_list_for_each_entry_safe(w, next, &e->waiters, link) {
 		cds_list_del(&w->link);
 		w->cert = cv_cert_ref(cert);
-		snprintf(w->error, sizeof(w->error), "%s", error ? error : "");
+		w->error = error ? strdup(error) : NULL;
 		cv_worker_post(w->worker, run_waiter, w);
 	}
 }
@@ -146,7 +147,8 @@ int cv_certs_new(struct cv_certs **ret, const struct cv_certs_opts *opts)
 	if (!c)
 		return -ENOMEM;
 	c->opts = *opts;
-	if (cv_certs_renew_init(c) < 0) {
+	if (cv_cert_shared_init(&c->shared, opts->tls12) < 0 || cv_certs_renew_init(c) < 0) {
+		cv_cert_shared_fini(&c->shared);
 		free(c);
 		return -ENOMEM;
 	}
@@ -169,6 +171,7 @@ static void drop_entry(struct cv_certs *c, struct cv_certs_entry **place)
 	cv_certs_answer(e, NULL, "the identity is no longer needed");
 	cv_cert_put(&e->cert);
 	cv_identity_fini(&e->id);
+	free(e->error);
 	free(e);
 }
 
@@ -195,6 +198,7 @@ void cv_certs_free(struct cv_certs **cp)
 			drop_entry(c, &c->buckets[i]);
 		}
 	}
+	cv_cert_shared_fini(&c->shared);
 	pthread_mutex_destroy(&c->lock);
 	free(c);
 }
@@ -234,7 +238,7 @@ void cv_certs_get(struct cv_certs *c, const struct cv_identity *id, cv_certs_fn 
 		cert = cv_cert_ref(e->cert);
 	} else if (e) {
 		snprintf(error, sizeof(error), "%s",
-			 e->error[0] ? e->error : "the certificate has expired");
+			 e->error ? e->error : "the certificate has expired");
 	}
 	pthread_mutex_unlock(&c->lock);
 	if (!waiting)
@@ -269,7 +273,7 @@ int cv_certs_each(struct cv_certs *c, cv_certs_each_fn fn, void *arg)
 	pthread_mutex_lock(&c->lock);
 	for (size_t i = 0; i < CV_CERTS_BUCKETS; i++) {
 		for (struct cv_certs_entry *e = c->buckets[i]; e && r == 0; e = e->next) {
-			snprintf(text, sizeof(text), "Unavailable: %s", e->error);
+			snprintf(text, sizeof(text), "Unavailable: %s", e->error ? e->error : "");
 			r = fn(&e->id, e->state == CV_CERTS_UNAVAILABLE ? text : states[e->state],
 			       e->cert, arg);
 		}

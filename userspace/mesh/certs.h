@@ -3,7 +3,8 @@
  * Workload certificates: one entry an identity, fetched from a CA, renewed at half life.
  *
  * The cache runs on the control thread; workers ask from anywhere and are answered on their
- * own thread. A certificate is an immutable, reference-counted object with ready SSL_CTXs.
+ * own thread. A certificate is an immutable, reference-counted object; a connection of its
+ * role's SSL_CTX, which all certificates share, becomes its own by cv_cert_use.
  */
 #pragma once
 
@@ -13,27 +14,44 @@
 
 #include "userspace/io/worker.h"
 #include "userspace/mesh/identity.h"
+#include "userspace/mesh/trust.h"
 
 struct cv_cert {
 	int ref; /* atomic */
 	struct cv_identity identity;
+	EVP_PKEY *key;
 	X509 *leaf;
 	STACK_OF(X509) * chain; /* intermediates, may be empty */
-	STACK_OF(X509) * roots;
+	struct cv_trust *trust; /* the roots that it came with */
 	SSL_CTX *client; /* verifies roots, EKU, time; the SAN check is cv_cert_verify_peer */
 	SSL_CTX *server; /* requires a client certificate of our roots and trust domain */
 	time_t not_before, not_after;
 };
 struct cv_cert *cv_cert_ref(struct cv_cert *c);
 void cv_cert_put(struct cv_cert **c);
+/* Before the handshake, once: ssl, of c->client or c->server, presents this certificate, verifies by
+ * its roots, and holds a reference. 0, -ENOMEM. */
+int cv_cert_use(struct cv_cert *c, SSL *ssl);
 
-/* A certificate authority: signs a PEM CSR for an identity. May answer at once or later, on the
- * control thread. Chain: PEM texts, leaf first, roots last (Istio's CreateCertificate shape). */
+/* What a CA says to a request; borrowed. */
+struct cv_ca_answer {
+	const char *error; /* NULL = signed */
+	bool unreachable; /* beside error: the CA is away, which says nothing about the request */
+	char *const *chain; /* PEM texts, leaf first, roots last (Istio's CreateCertificate shape) */
+	size_t nr_chain;
+};
+struct cv_ca_request {
+	const struct cv_identity *id; /* as csr_pem: for the call only */
+	const char *csr_pem;
+	unsigned ttl_s;
+	void (*done)(void *arg,
+		     const struct cv_ca_answer *answer); /* once, unless ca.free comes first */
+	void *arg;
+};
+/* A certificate authority. May answer at once or later, on the control thread. */
 struct cv_ca {
 	void *ctx;
-	/* done(arg, err, chain, n): err NULL = success. */
-	void (*sign)(void *ctx, const struct cv_identity *id, const char *csr_pem, unsigned ttl_s,
-		     void (*done)(void *arg, const char *err, char **chain, size_t n), void *arg);
+	void (*sign)(void *ctx, const struct cv_ca_request *request);
 	void (*free)(void *ctx);
 };
 

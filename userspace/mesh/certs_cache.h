@@ -11,7 +11,7 @@
 #include <pthread.h>
 #include <urcu/list.h>
 
-#include "userspace/mesh/certs.h"
+#include "userspace/mesh/certs_private.h"
 
 enum { CV_CERTS_BUCKETS = 256, CV_CERTS_ERROR_TEXT = 512, CV_CERTS_FIRST_RETRY_MS = 1000 };
 
@@ -27,7 +27,7 @@ struct cv_certs_entry {
 	struct cv_certs_entry *next; /* of its bucket */
 	struct cv_identity id;
 	enum cv_certs_state state;
-	char error[CV_CERTS_ERROR_TEXT]; /* last failure */
+	char *error; /* last failure, NULL = none */
 	struct cv_cert *cert; /* set while AVAILABLE */
 	struct cds_list_head waiters;
 	struct cds_list_head queued; /* in a queue of its priority, or empty */
@@ -40,6 +40,7 @@ struct cv_certs_entry {
 
 struct cv_certs {
 	struct cv_certs_opts opts;
+	struct cv_cert_shared shared; /* control thread */
 	struct event *timer;
 	bool starting; /* cv_certs_sign_queued is on the stack */
 	struct cds_list_head requests; /* control thread */

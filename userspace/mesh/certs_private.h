@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Shared by cert.c, certs.c and devca.c: keys, requests, and OpenSSL's destructors as cleanups. */
+/* Shared by cert*.c, trust.c and devca.c: keys, requests, and OpenSSL's destructors as cleanups. */
 #pragma once
 
 #include <openssl/err.h>
@@ -26,8 +26,16 @@ EVP_PKEY *cv_key_new(void);
 X509_EXTENSION *cv_san_extension(const struct cv_identity *id);
 /* PEM text of a certificate signing request: empty subject, SAN. NULL = OpenSSL failed. */
 char *cv_csr_new(EVP_PKEY *key, const struct cv_identity *id);
+
+/* What the certificates of one cache share. Control thread. */
+struct cv_cert_shared {
+	SSL_CTX *client, *server;
+	struct cv_trust *trust; /* the roots that came last */
+};
+int cv_cert_shared_init(struct cv_cert_shared *s, bool tls12);
+void cv_cert_shared_fini(struct cv_cert_shared *s);
 /* What a CA answered becomes a certificate; takes a reference of key. -EINVAL with the text. */
-int cv_cert_new(struct cv_cert **ret, const struct cv_identity *id, EVP_PKEY *key, char **chain,
-		size_t n, bool tls12, char error[512]);
+int cv_cert_new(struct cv_cert **ret, struct cv_cert_shared *shared, const struct cv_identity *id,
+		EVP_PKEY *key, const struct cv_ca_answer *answer, char error[512]);
 /* Text of what a memory BIO holds; the caller frees it. NULL = no memory. */
 char *cv_bio_text(BIO *bio);

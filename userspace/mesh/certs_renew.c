@@ -15,7 +15,6 @@
 #include <sys/random.h>
 
 #include "userspace/base/log.h"
-#include "userspace/mesh/certs_private.h"
 
 enum {
 	MAX_SIGNING = 8,
@@ -64,7 +63,7 @@ static uint64_t refresh_at(const struct cv_cert *cert)
 static void on_signed(struct cv_certs_entry *e, struct cv_cert *cert)
 {
 	cv_certs_set_state(e, CV_CERTS_AVAILABLE, cert);
-	e->error[0] = '\0';
+	free(cv_take_ptr(e->error));
 	e->retry_ms = CV_CERTS_FIRST_RETRY_MS;
 	e->due_ms = refresh_at(cert);
 	cv_certs_answer(e, cert, NULL);
@@ -76,7 +75,8 @@ static void on_failed(struct cv_certs_entry *e, const char *error)
 	uint64_t wait = jitter(e->retry_ms, 20);
 	time_t now = time(NULL);
 
-	snprintf(e->error, sizeof(e->error), "%s", error);
+	free(e->error);
+	e->error = strdup(error);
 	e->retry_ms = 2 * e->retry_ms < MAX_RETRY_MS ? 2 * e->retry_ms : MAX_RETRY_MS;
 	if (e->cert && e->cert->not_after > now) {
 		uint64_t left = (uint64_t)(e->cert->not_after - now) * 1000;
@@ -84,7 +84,7 @@ static void on_failed(struct cv_certs_entry *e, const char *error)
 		wait = wait < left ? wait : left;
 	} else {
 		cv_certs_set_state(e, CV_CERTS_UNAVAILABLE, NULL);
-		cv_certs_answer(e, NULL, e->error);
+		cv_certs_answer(e, NULL, error);
 	}
 	e->due_ms = cv_now_ms() + wait;
 }
@@ -130,17 +130,15 @@ static void finish_request(struct request *r, struct cv_cert *cert, const char *
 	cv_certs_sign_queued(c);
 }
 
-static void on_answer(void *arg, const char *err, char **chain, size_t n)
+static void on_answer(void *arg, const struct cv_ca_answer *answer)
 {
 	struct request *r = arg;
 	_cleanup_(cv_cert_put) struct cv_cert *cert = NULL;
 	char error[CV_CERTS_ERROR_TEXT] = "out of memory";
 
-	if (err)
-		snprintf(error, sizeof(error), "%s", err);
-	else
-		(void)cv_cert_new(&cert, &r->id, r->key, chain, n, r->certs->opts.tls12, error);
-	finish_request(r, cert, error);
+	if (!answer->error)
+		(void)cv_cert_new(&cert, &r->certs->shared, &r->id, r->key, answer, error);
+	finish_request(r, cert, answer->error ? answer->error : error);
 }
 
 static void sign_request(struct request *r)
@@ -151,10 +149,12 @@ static void sign_request(struct request *r)
 	r->key = cv_key_new();
 	if (r->key)
 		csr = cv_csr_new(r->key, &r->id);
-	if (csr)
-		opts->ca.sign(opts->ca.ctx, &r->id, csr, opts->ttl_s, on_answer, r);
-	else
+	if (!csr) {
 		finish_request(r, NULL, "failed to create CSR");
+		return;
+	}
+	opts->ca.sign(opts->ca.ctx,
+		      &(struct cv_ca_request){ &r->id, csr, opts->ttl_s, on_answer, r });
 }
 
 /* The next entry of the queue as a request, NULL = none waits or as many as may be are out. */

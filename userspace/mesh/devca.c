@@ -154,29 +154,28 @@ static char *pem_of(X509 *cert)
 	return bio && PEM_write_bio_X509(bio, cert) ? cv_bio_text(bio) : NULL;
 }
 
-static void sign_csr(void *ctx, const struct cv_identity *id, const char *csr_pem, unsigned ttl_s,
-		     void (*done)(void *arg, const char *err, char **chain, size_t n), void *arg)
+static void sign_csr(void *ctx, const struct cv_ca_request *request)
 {
 	const struct devca *ca = ctx;
-	_cleanup_(cv_free_bio) BIO *bio = BIO_new_mem_buf(csr_pem, -1);
+	_cleanup_(cv_free_bio) BIO *bio = BIO_new_mem_buf(request->csr_pem, -1);
 	_cleanup_(cv_free_x509_req)
 		X509_REQ *req = bio ? PEM_read_bio_X509_REQ(bio, NULL, NULL, NULL) : NULL;
 	EVP_PKEY *key = req ? X509_REQ_get0_pubkey(req) : NULL;
 	_cleanup_(cv_free_x509) X509 *leaf = NULL;
+	struct cv_ca_answer answer = { .error = "the development CA cannot sign the request" };
 	_cleanup_free_ char *pem = NULL;
 	char *chain[2];
 
 	if (key && X509_REQ_verify(req, key) > 0)
-		leaf = make_leaf(ca, key, id, ttl_s);
+		leaf = make_leaf(ca, key, request->id, request->ttl_s);
 	if (leaf)
 		pem = pem_of(leaf);
 	ERR_clear_error();
 	chain[0] = pem;
 	chain[1] = ca->root_pem;
 	if (pem)
-		done(arg, NULL, chain, 2);
-	else
-		done(arg, "the development CA cannot sign the request", NULL, 0);
+		answer = (struct cv_ca_answer){ .chain = chain, .nr_chain = 2 };
+	request->done(request->arg, &answer);
 }
 
 /* ---- the directory ---- */

@@ -397,6 +397,8 @@ int cv_hbone_conn_start(struct cv_hbone_conn *c, int fd)
 
 	c->fd = fd;
 	r = cv_tls_new(&c->tls, c->server ? c->cert->server : c->cert->client, c->server, fd);
+	if (r == 0)
+		r = cv_cert_use(c->cert, cv_tls_ssl(c->tls));
 	if (r)
 		return r;
 	event_assign(&c->rd, base, fd, EV_READ | EV_PERSIST, on_readable, c);

@@ -75,7 +75,7 @@ static int append_identity(const struct cv_identity *id, const char *state,
 	if (cert) {
 		json_array_append_new(chain, cv_dump_x509(cert->leaf));
 		append_certs(chain, cert->chain);
-		append_certs(roots, cert->roots);
+		append_certs(roots, cert->trust->roots);
 	}
 	json_array_append_new(arg,
 			      json_pack("{s:s s:s s:o s:o}", "identity", cv_identity_text(id, text),
