@@ -51,6 +51,9 @@ enum cv_limits {
 	CV_LIMIT_WORKLOAD_WAIT_MS = 5000, /* wait for the local pod's workload record */
 	CV_LIMIT_WAITING =
 		4096, /* connections of one pod that wait for that record or a certificate */
+	CV_LIMIT_RESOLVE_NAMES = 4096, /* host names in the cache of one resolver (one a worker) */
+	CV_LIMIT_RESOLVE_PENDING = 256, /* … that are being asked at once */
+	CV_LIMIT_RESOLVE_ADDRS = 16, /* addresses kept of one name */
 	CV_LIMIT_POOL_IDLE_MS = 300000, /* pooled connection without streams */
 	CV_LIMIT_POOL_CONNECTIONS = 4096, /* pooled HBONE connections of one worker */
 
@@ -69,6 +72,21 @@ enum cv_limits {
 	CV_LIMIT_DNS_FORWARD_MS = 15000, /* one query's stay upstream, all tries together */
 	CV_LIMIT_DNS_REPLY_SOCKETS = 4, /* server addresses of a pod whose sockets are kept */
 	CV_LIMIT_DNS_SERIES = 4096, /* metric series of DNS; the rest is counted as "overflow" */
+	/* --- gRPC to the control plane --- */
+	CV_LIMIT_GRPC_WINDOW = 1 << 20, /* HTTP/2 stream window that we announce */
+	CV_LIMIT_GRPC_CONNECTION_WINDOW = 4 << 20, /* HTTP/2 connection window */
+	CV_LIMIT_GRPC_HEADERS = 32 << 10, /* headers and trailers of one call */
+	CV_LIMIT_GRPC_TEXT = 2048, /* bytes of a grpc-message that are kept */
+	CV_LIMIT_GRPC_CALLS = 100, /* open at a time on one connection */
+	CV_LIMIT_GRPC_SEND = 64 << 20, /* unsent messages of one call */
+	CV_LIMIT_GRPC_WIRE = 512 << 10, /* unsent bytes of a connection without TLS */
+	CV_LIMIT_GRPC_CONNECT_MS = 5000, /* resolving, and connecting to one address */
+	CV_LIMIT_GRPC_IDLE_MS = 90000, /* a connection without calls */
+	CV_LIMIT_GRPC_DRAINING = 4, /* connections that end with their last call */
+	CV_LIMIT_GRPC_ADDRESSES = 8, /* addresses of the server that are tried */
+	CV_LIMIT_PEM_BYTES = 1 << 20, /* root and token files */
+	CV_LIMIT_GRPC_PING_MS = 30000, /* keepalive PING interval */
+	CV_LIMIT_GRPC_PONG_MS = 10000, /* … and how long its answer may take */
 
 	/* --- control plane, files, admin --- */
 	CV_LIMIT_FILE_BYTES = 64 << 20, /* local workload file */

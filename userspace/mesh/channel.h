@@ -5,10 +5,11 @@
  * it broke; who calls decides when to try again (base/backoff.h). Control thread; nothing blocks.
  *
  * The root file is read for each connection and the token file for each call, so rotated ones
- * count from the next on.
+ * count from the next on. A connection without calls is closed after CV_LIMIT_GRPC_IDLE_MS.
  */
 #pragma once
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -27,6 +28,7 @@ struct cv_channel_opts {
 	const char *cluster_id; /* metadata `clusterid`; NULL = none */
 	const struct cv_grpc_header *headers; /* XDS_HEADER_*, CA_HEADER_*; copied */
 	size_t nr_headers;
+	bool tls12; /* TLS 1.2 will do */
 };
 /* Copies all of opts. -EINVAL with one line in error when the address cannot be used. */
 int cv_channel_new(struct cv_channel **ret, const struct cv_channel_opts *opts, char *error,

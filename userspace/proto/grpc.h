@@ -27,6 +27,7 @@ enum cv_grpc_status {
 	CV_GRPC_PERMISSION_DENIED = 7,
 	CV_GRPC_RESOURCE_EXHAUSTED = 8,
 	CV_GRPC_FAILED_PRECONDITION = 9,
+	CV_GRPC_UNIMPLEMENTED = 12,
 	CV_GRPC_INTERNAL = 13,
 	CV_GRPC_UNAVAILABLE = 14,
 	CV_GRPC_UNAUTHENTICATED = 16,
@@ -52,9 +53,12 @@ struct cv_grpc_call_ops {
 	void (*on_end)(void *arg, int status, const char *message);
 };
 
-/* write: bytes for the wire, borrowed; a negative return breaks the connection. */
 struct cv_grpc_ops {
+	/* Bytes for the wire, borrowed. A negative return breaks the connection. */
 	int (*write)(void *conn, const uint8_t *data, size_t len);
+	/* How many bytes of messages the transport takes now; 0 holds them back until the next
+	 * cv_grpc_output. */
+	size_t (*room)(void *conn);
 };
 
 /* authority: the host (and port) that calls name; https chooses :scheme. Queues the preface. */
