@@ -65,7 +65,7 @@ DEPS := gcc libc6-dev make pkg-config clang libclang-rt-14-dev clang-format bpft
 DEPS += containernetworking-plugins ipset iptables runc \
 	$(if $(shell command -v go),,golang-go)
 
-NO_BUILD := deps k8s-tools demo test bench lint format install clean vmlinux help
+NO_BUILD := deps k8s-tools demo test bench lint format install image clean vmlinux help
 ifneq ($(filter-out $(NO_BUILD),$(or $(MAKECMDGOALS),all)),)
 TOOLS_MISSING := $(shell for t in $(firstword $(CC)) $(CLANG) $(BPFTOOL) protoc-c pkg-config; do \
 	command -v $$t >/dev/null || echo $$t; done)
@@ -314,6 +314,12 @@ install: ## programs, man pages and the systemd unit below $(DESTDIR)$(PREFIX) (
 	$(Q)mkdir -p '$(DESTDIR)$(PREFIX)/lib/systemd/system'
 	$(Q)sed 's|@PREFIX@|$(PREFIX)|g' deploy/systemd/culvertd.service \
 		> '$(DESTDIR)$(PREFIX)/lib/systemd/system/culvertd.service'
+
+IMAGE ?= culvert:$(VERSION)
+image: ## an OCI image in $(O)/culvert-image.tar, as IMAGE=name:tag; no network, no registry
+	$(build) all
+	$(give_back)
+	@tools/image.sh $(BIN) $(O)/culvert-image.tar '$(IMAGE)'
 
 clean: ## remove $(O)
 	$(Q)rm -rf $(O)

@@ -1,0 +1,116 @@
+#!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
+#
+# The image that `make image` makes: the same bits from the same input, a layout whose digests are
+# right, small, without a shell; its programs run
+# with a read-only root and the capabilities that ztunnel's chart gives.
+# shellcheck disable=SC2154
+
+. "${CV_SELFTESTS:-$(dirname "$0")/..}/lib/ktap.sh"
+
+MAKE_IMAGE=$CV_SELFTESTS/../tools/image.sh
+ROOT=$CV_TMP/root
+
+[ -x "$MAKE_IMAGE" ] || skip_all "the tests are installed without tools/image.sh"
+for program in jq strip dpkg-query /usr/bin/python3; do
+	command -v "$program" >/dev/null || skip_all "$program is missing (make deps)"
+done
+
+# ---- the image as a file -------------------------------------------------------------------------
+
+make_image()
+{
+	"$MAKE_IMAGE" "$(dirname "$CULVERTD")" "$1" culvert:test
+}
+
+blob_path()
+{
+	echo "$CV_TMP/oci/blobs/sha256/${1#sha256:}"
+}
+
+# descriptor JSON: what it points to is there, with its size and digest
+descriptor()
+{
+	path=$(blob_path "$(echo "$1" | jq -r .digest)")
+	[ "$(stat -c %s "$path")" = "$(echo "$1" | jq .size)" ] &&
+		echo "$(echo "$1" | jq -r '.digest | sub("sha256:"; "")')  $path" | sha256sum -c --status
+}
+
+manifest()
+{
+	blob_path "$(jq -r '.manifests[0].digest' "$CV_TMP/oci/index.json")"
+}
+
+config()
+{
+	blob_path "$(jq -r .config.digest "$(manifest)")"
+}
+
+layer()
+{
+	blob_path "$(jq -r '.layers[0].digest' "$(manifest)")"
+}
+
+unpack()
+{
+	mkdir -p "$CV_TMP/oci" "$ROOT" && tar -C "$CV_TMP/oci" -xf "$CV_TMP/image.tar" &&
+		tar -C "$ROOT" -xzf "$(layer)"
+}
+
+layout()
+{
+	[ "$(jq -r .imageLayoutVersion "$CV_TMP/oci/oci-layout")" = 1.0.0 ] &&
+		descriptor "$(jq -c '.manifests[0]' "$CV_TMP/oci/index.json")" &&
+		descriptor "$(jq -c .config "$(manifest)")" &&
+		descriptor "$(jq -c '.layers[0]' "$(manifest)")" &&
+		[ "$(jq -r '.rootfs.diff_ids[0]' "$(config)")" = \
+			"sha256:$(zcat "$(layer)" | sha256sum | cut -d' ' -f1)" ] &&
+		[ "$(jq -r '.config.Entrypoint[0]' "$(config)")" = /usr/local/bin/culvertd ]
+}
+
+# What runs in it: our programs, the loader, libraries. Anything else is one thing more to patch.
+contents()
+{
+	others=$(find "$ROOT" -type f -perm /111 | sed "s|^$ROOT||" |
+		grep -vE '^/usr/local/bin/culvert(d|ctl)$|^/(usr/)?lib(64)?/.*\.so[.0-9]*$')
+	echo "$others"
+	[ -z "$others" ]
+}
+
+# ---- the image as a container --------------------------------------------------------------------
+
+# as_container COMMAND…: in the image's root, read-only but for /tmp, in its own network namespace,
+# with the chart's capabilities
+as_container()
+{
+	/usr/bin/nsenter --net="/run/netns/$netns" unshare -m -p -f --kill-child \
+		/usr/bin/python3 -c '
+import ctypes, os, subprocess, sys
+root, keep = sys.argv[1], {12, 13, 21}  # NET_ADMIN, NET_RAW, SYS_ADMIN
+run = lambda *words: subprocess.run(words, check=True)
+run("mount", "--bind", root, root)
+run("mount", "-t", "proc", "proc", root + "/proc")
+run("mount", "-t", "tmpfs", "tmp", root + "/tmp")
+run("mount", "--bind", sys.argv[2], root + "/var/run")
+run("mount", "-o", "remount,ro,bind", root)
+os.chroot(root)
+os.chdir("/")
+libc = ctypes.CDLL(None)
+for capability in range(64):
+    if capability not in keep:
+        libc.prctl(24, capability, 0, 0, 0)  # PR_CAPBSET_DROP
+os.execve(sys.argv[3], sys.argv[3:], dict(os.environ, PATH="/usr/local/bin"))
+' "$ROOT" "$CV_TMP/run" "$@"
+}
+
+plan 7
+check "the image is made" make_image "$CV_TMP/image.tar"
+check "it unpacks" unpack
+check "its digests and sizes are right" layout
+check "again, from the same input: the same bits" eval \
+	'make_image "$CV_TMP/again.tar" && cmp "$CV_TMP/image.tar" "$CV_TMP/again.tar"'
+check "it is under 30 MB" [ "$(du -sm "$ROOT" | cut -f1)" -lt 30 ]
+check "there is nothing to run in it but culvert" contents
+netns=$(netns_add image)
+mkdir -p "$CV_TMP/run"
+check "version" as_container /usr/local/bin/culvertd version
