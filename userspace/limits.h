@@ -9,6 +9,7 @@
 enum cv_limits {
 	/* --- per worker --- */
 	CV_LIMIT_WORKERS = 64, /* worker threads */
+	CV_LIMIT_BACKLOG = 4096, /* connections that wait to be accepted, per listener */
 	CV_LIMIT_ACCEPTS_PER_WAKEUP = 64, /* accept() calls in one callback */
 	CV_LIMIT_BYTES_PER_WAKEUP = 1 << 20, /* bytes moved for one socket in one callback */
 	CV_LIMIT_CONNECTIONS = 65536, /* connections and streams of one worker (settable) */

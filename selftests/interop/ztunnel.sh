@@ -6,6 +6,8 @@
 # certificates from istio_ca.py (signed with the development root that culvert's nodes share), and
 # the lab's mesh file.
 
+. "$CV_SELFTESTS/lib/inpod.sh"
+
 INTEROP=$CV_SELFTESTS/interop
 INTEROP_CA_PORT=15912
 INTEROP_TOKEN=lab-token
@@ -39,13 +41,11 @@ dev_root()
 peer_up()
 {
 	dev_root || return
-	: >"$LAB/$1.pods"
-	/usr/bin/python3 "$INTEROP/zds.py" "$LAB/$1.zds" "$LAB/$1.pods" >"$LAB/$1.zds.log" 2>&1 &
-	echo $! >"$LAB/daemons/$1-zds.pid"
+	agent_up "$1" || return
 	lab_exec='exec' node_exec "$1" /usr/bin/python3 "$INTEROP/istio_ca.py" "$LAB/ca" $INTEROP_CA_PORT \
 		$INTEROP_TOKEN >"$LAB/$1.ca.log" 2>&1 &
 	echo $! >"$LAB/daemons/$1-ca.pid"
-	wait_for 20 grep -q ready "$LAB/$1.zds.log" && wait_for 20 grep -q ready "$LAB/$1.ca.log"
+	wait_for 20 grep -q ready "$LAB/$1.ca.log"
 }
 
 # peer_start NODE: a ztunnel; it reads the mesh file as it is now, once.
@@ -60,35 +60,11 @@ peer_start()
 
 # peer_enrol POD: the redirection, then the pod to its node's ztunnel.
 peer_enrol()
-(
-	. "$LAB/pods/$1"
-	ns=$(run_name "$1")
-	for family in -4 -6; do
-		ip "$family" -n "$ns" rule add fwmark 0x111/0xfff pref 32764 lookup 100
-		ip "$family" -n "$ns" route add local default dev lo table 100
-	done
-	pod_exec "$1" nft -f "$INTEROP/redirect.nft" || return
-	echo "uid-$1 $pod $namespace $sa $(pod_netns "$1")" >>"$LAB/$node.pods"
-	before=$(grep -c "^added uid-$1\$" "$LAB/$node.zds.log")
-	kill -HUP "$(cat "$LAB/daemons/$node-zds.pid")"
-	wait_for 10 peer_has "$node" "$1" "$before"
-)
-
-# peer_has NODE POD TIMES: more often than that
-peer_has()
 {
-	[ "$(grep -c "^added uid-$2\$" "$LAB/$1.zds.log")" -gt "$3" ]
+	inpod_enrol "$1"
 }
 
 peer_unenrol()
-(
-	. "$LAB/pods/$1"
-	ns=$(run_name "$1")
-	pod_exec "$1" nft delete table inet ambient
-	for family in -4 -6; do
-		ip "$family" -n "$ns" rule del fwmark 0x111/0xfff pref 32764 lookup 100
-		ip "$family" -n "$ns" route flush table 100
-	done
-	sed -i "/^uid-$1 /d" "$LAB/$node.pods"
-	kill -HUP "$(cat "$LAB/daemons/$node-zds.pid")"
-)
+{
+	inpod_unenrol "$1"
+}

@@ -231,16 +231,16 @@ static void test_control_characters(void **state)
 
 static void test_status(void **state)
 {
-	json_t *status =
-		parse("{'version':'1','node':'n1','pid':7,'uptimeMs':90061000,'workers':2,'pods':3,"
-		      "'generation':4,'adopted':true,'developmentCa':'/ca','fileError':'f:1: bad',"
-		      "'draining':false,'features':{'tcx':true,'setRetval':true,'fastPath':true},"
-		      "'proxy':{'connections':1,'hboneInbound':2,'hbonePooled':3,'waiting':4},"
-		      "'reasons':[{'name':'direct','action':'pass','count':12,'meaning':'m'},"
-		      "{'name':'policy','action':'proxy','count':0,'meaning':'n'}],"
-		      "'maps':[{'name':'cv_pods','entries':3,'maxEntries':512}],"
-		      "'programs':[{'name':'pod_egress','id':9,'verifiedInsns':100,'xlatedBytes':2,"
-		      "'jitedBytes':3}]}");
+	json_t *status = parse(
+		"{'version':'1','node':'n1','pid':7,'uptimeMs':90061000,'workers':2,'pods':3,"
+		"'kernelPlane':true,'generation':4,'adopted':true,'developmentCa':'/ca','fileError':'f:1: bad',"
+		"'draining':false,'features':{'tcx':true,'setRetval':true,'fastPath':true},"
+		"'proxy':{'connections':1,'hboneInbound':2,'hbonePooled':3,'waiting':4},"
+		"'reasons':[{'name':'direct','action':'pass','count':12,'meaning':'m'},"
+		"{'name':'policy','action':'proxy','count':0,'meaning':'n'}],"
+		"'maps':[{'name':'cv_pods','entries':3,'maxEntries':512}],"
+		"'programs':[{'name':'pod_egress','id':9,'verifiedInsns':100,'xlatedBytes':2,"
+		"'jitedBytes':3}]}");
 	_cleanup_free_ char *text = NULL;
 	size_t size;
 	FILE *out = open_memstream(&text, &size);
@@ -272,6 +272,29 @@ static void test_status(void **state)
 			    "\n"
 			    "PROGRAM     ID  VERIFIED INSNS  XLATED BYTES  JITED BYTES\n"
 			    "pod_egress  9   100             2             3\n");
+	json_decref(status);
+}
+
+static void test_status_without_kernel(void **state)
+{
+	json_t *status = parse("{'version':'1','node':'n1','pid':7,'uptimeMs':1000,'workers':2,"
+			       "'pods':3,'draining':false,'kernelPlane':false,'proxy':{}}");
+	_cleanup_free_ char *text = NULL;
+	size_t size;
+	FILE *out = open_memstream(&text, &size);
+
+	(void)state;
+	cv_ctl_print_status(out, status);
+	fclose(out);
+	assert_string_equal(text,
+			    "version     1\n"
+			    "node        n1\n"
+			    "pid         7\n"
+			    "uptime      0d 00:00:01\n"
+			    "workers     2\n"
+			    "pods        3\n"
+			    "kernel      not used: in ztunnel's place, pods come from istio-cni\n"
+			    "proxy       0 connections, 0 HBONE in, 0 HBONE out, 0 waiting\n");
 	json_decref(status);
 }
 
@@ -426,6 +449,7 @@ int main(void)
 		cmocka_unit_test(test_flows),
 		cmocka_unit_test(test_control_characters),
 		cmocka_unit_test(test_status),
+		cmocka_unit_test(test_status_without_kernel),
 		cmocka_unit_test(test_yaml),
 		cmocka_unit_test(test_good_lines),
 		cmocka_unit_test(test_bad_lines),

@@ -16,13 +16,15 @@
  *                        the network namespace -> the pod, as in pod-list
  *   pod-del              namespace, name -> {} once nothing of the pod is left
  *   pod-list             array of {namespace, name, uid, number, serviceAccount, addresses,
- *                        netns}
+ *                        netns, pending}
  */
 #pragma once
 
-#define CV_CONTROL_SOCKET "control.sock" /* in CULVERT_RUN_DIR */
-#define CV_CONTROL_MORE	  '+' /* first byte of an answer's message: more follows */
-#define CV_CONTROL_LAST	  '.' /* … that was all */
+#define CV_CONTROL_SOCKET   "control.sock" /* in CULVERT_RUN_DIR */
+#define CV_RUN_DIR	    "/run/culvert" /* its default, and where it cannot be made: */
+#define CV_RUN_DIR_FALLBACK "/tmp/culvert" /* … the one in ztunnel's place */
+#define CV_CONTROL_MORE	    '+' /* first byte of an answer's message: more follows */
+#define CV_CONTROL_LAST	    '.' /* … that was all */
 
 enum {
 	CV_CONTROL_CHUNK = 65536, /* longest message of an answer, first byte included */

@@ -51,9 +51,25 @@ static void print_members(FILE *out, const char *label, json_t *object, bool whi
 	fputs(any ? "\n" : " none\n", out);
 }
 
-static void print_head(FILE *out, json_t *status)
+static void print_kernel(FILE *out, json_t *status)
 {
 	json_t *features = json_object_get(status, "features");
+
+	if (!cv_field_is(status, "kernelPlane")) {
+		fprintf(out,
+			"kernel      not used: in ztunnel's place, pods come from istio-cni\n");
+		return;
+	}
+	fprintf(out, "generation  %lld\n", (long long)cv_field_int(status, "generation"));
+	fprintf(out, "kernel      %s\n",
+		cv_field_is(status, "adopted") ? "adopted from an earlier daemon" : "loaded anew");
+	fprintf(out, "fast path   %s\n", cv_field_is(features, "fastPath") ? "on" : "off");
+	print_members(out, "features", features, true);
+	print_members(out, "missing", features, false);
+}
+
+static void print_head(FILE *out, json_t *status)
+{
 	json_t *proxy = json_object_get(status, "proxy");
 	const char *node = cv_field_text(status, "node");
 
@@ -63,12 +79,7 @@ static void print_head(FILE *out, json_t *status)
 	print_uptime(out, cv_field_int(status, "uptimeMs"));
 	fprintf(out, "workers     %lld\n", (long long)cv_field_int(status, "workers"));
 	fprintf(out, "pods        %lld\n", (long long)cv_field_int(status, "pods"));
-	fprintf(out, "generation  %lld\n", (long long)cv_field_int(status, "generation"));
-	fprintf(out, "kernel      %s\n",
-		cv_field_is(status, "adopted") ? "adopted from an earlier daemon" : "loaded anew");
-	fprintf(out, "fast path   %s\n", cv_field_is(features, "fastPath") ? "on" : "off");
-	print_members(out, "features", features, true);
-	print_members(out, "missing", features, false);
+	print_kernel(out, status);
 	fprintf(out, "proxy       %lld connections, %lld HBONE in, %lld HBONE out, %lld waiting\n",
 		(long long)cv_field_int(proxy, "connections"),
 		(long long)cv_field_int(proxy, "hboneInbound"),
@@ -124,7 +135,10 @@ void cv_ctl_print_status(FILE *out, json_t *status)
 
 	print_warnings(out, status);
 	print_head(out, status);
-	for (size_t i = 0; i < sizeof(lists) / sizeof(lists[0]); i++)
+	for (size_t i = 0; i < sizeof(lists) / sizeof(lists[0]); i++) {
+		if (!json_object_get(status, lists[i].member))
+			continue;
 		print_list(out, json_object_get(status, lists[i].member), lists[i].header,
 			   lists[i].keys);
+	}
 }

@@ -2,8 +2,8 @@
 /*
  * The commands of the control socket (userspace/base/control.h), answered from the daemon's parts.
  *
- * `status` is an object: version, node, uptimeMs, ready workers, pods, adopted, draining,
- * developmentCa, fileError, generation, features {}, reasons [{name, action, meaning, count}],
+ * `status` is an object: version, node, uptimeMs, ready workers, pods, draining, developmentCa,
+ * fileError, proxy, kernelPlane, and where that is true adopted, generation, features {}, reasons [{name, action, meaning, count}],
  * maps [{name, entries, maxEntries}], programs [{name, id, verifiedInsns, xlatedBytes,
  * jitedBytes}], proxy {connections, hboneInbound, hbonePooled, waiting}.
  */
@@ -51,7 +51,7 @@ static void answer_connections(struct cv_control_request *req, void *arg)
 {
 	struct cv_daemon *d = arg;
 
-	cv_flows_sync(d->flows);
+	cv_daemon_flows_sync(d);
 	cv_control_answer(&req, cv_connections_json(d->telemetry));
 }
 
@@ -59,7 +59,7 @@ static void answer_flows(struct cv_control_request *req, void *arg)
 {
 	struct cv_daemon *d = arg;
 
-	cv_flows_sync(d->flows);
+	cv_daemon_flows_sync(d);
 	cv_control_answer(&req, cv_flows_json(d->telemetry));
 }
 
@@ -128,26 +128,45 @@ static json_t *proxy_json(struct cv_daemon *d)
 			 (json_int_t)s.hbone_pooled, "waiting", (json_int_t)s.waiting);
 }
 
+/* In ztunnel's place there is none. */
+static void set_kernel(json_t *status, struct cv_daemon *d)
+{
+	struct cv_control_entry control = {};
+
+	json_object_set_new(status, "kernelPlane", json_boolean(d->bpf));
+	if (!d->bpf)
+		return;
+	(void)cv_table_control_get(d->bpf, &control); /* an unreadable map shows generation 0 */
+	json_object_set_new(status, "generation", json_integer((json_int_t)control.generation));
+	json_object_set_new(status, "adopted", json_boolean(cv_bpf_adopted(d->bpf)));
+	json_object_set_new(status, "features", features_json(d));
+	json_object_set_new(status, "reasons", reasons_json(d));
+	json_object_set_new(status, "maps", maps_json(d));
+	json_object_set_new(status, "programs", programs_json(d));
+}
+
+static int count_pod(const struct cv_pod_view *pod, void *arg)
+{
+	*(json_int_t *)arg += !pod->pending;
+	return 0;
+}
+
 static void answer_status(struct cv_control_request *req, void *arg)
 {
 	struct cv_daemon *d = arg;
-	struct cv_control_entry control = {};
+	json_int_t pods = 0;
 	json_t *j;
 
-	(void)cv_table_control_get(d->bpf, &control); /* an unreadable map shows generation 0 */
-	j = json_pack("{s:s, s:s?, s:I, s:I, s:I, s:b, s:b, s:s?, s:s?, s:I, s:I}", "version",
+	cv_daemon_pods_each(d, count_pod, &pods);
+	j = json_pack("{s:s, s:s?, s:I, s:I, s:I, s:b, s:s?, s:s?, s:I}", "version",
 		      CULVERT_VERSION, "node", d->env.node_name, "uptimeMs",
 		      (json_int_t)(cv_now_ms() - d->started_ms), "workers",
-		      (json_int_t)d->nr_workers, "pods", (json_int_t)cv_pods_count(d->pods),
-		      "adopted", cv_bpf_adopted(d->bpf), "draining", d->draining, "developmentCa",
-		      d->env.dev_ca, "fileError", d->file ? cv_local_file_error(d->file) : NULL,
-		      "generation", (json_int_t)control.generation, "pid", (json_int_t)getpid());
+		      (json_int_t)d->nr_workers, "pods", pods, "draining", d->draining,
+		      "developmentCa", d->env.dev_ca, "fileError",
+		      d->file ? cv_local_file_error(d->file) : NULL, "pid", (json_int_t)getpid());
 	json_object_set_new(j, "pending", cv_ready_pending(d->telemetry));
-	json_object_set_new(j, "features", features_json(d));
-	json_object_set_new(j, "reasons", reasons_json(d));
-	json_object_set_new(j, "maps", maps_json(d));
-	json_object_set_new(j, "programs", programs_json(d));
 	json_object_set_new(j, "proxy", proxy_json(d));
+	set_kernel(j, d);
 	cv_control_answer(&req, j);
 }
 
@@ -176,10 +195,10 @@ static json_t *pod_json(const struct cv_pod_view *pod)
 
 	for (size_t i = 0; i < pod->nr_addrs; i++)
 		json_array_append_new(addresses, json_string(cv_addr_text(&pod->addrs[i], text)));
-	return json_pack("{s:s, s:s, s:s, s:I, s:s?, s:o, s:s?}", "namespace", pod->ns, "name",
+	return json_pack("{s:s, s:s, s:s, s:I, s:s?, s:o, s:s?, s:b}", "namespace", pod->ns, "name",
 			 pod->name, "uid", pod->uid, "number", (json_int_t)pod->number,
 			 "serviceAccount", pod->service_account, "addresses", addresses, "netns",
-			 pod->netns_path);
+			 pod->netns_path, "pending", pod->pending);
 }
 
 static int append_pod(const struct cv_pod_view *pod, void *arg)
@@ -193,7 +212,7 @@ static void answer_pod_list(struct cv_control_request *req, void *arg)
 	struct cv_daemon *d = arg;
 	json_t *list = json_array();
 
-	cv_pods_each(d->pods, append_pod, list);
+	cv_daemon_pods_each(d, append_pod, list);
 	cv_control_answer(&req, list);
 }
 
@@ -212,6 +231,8 @@ static int find_pod(const struct cv_pod_view *pod, void *arg)
 	return 1;
 }
 
+#define NOT_OURS "in ztunnel's place pods come and go by istio-cni alone"
+
 static void answer_pod_add(struct cv_control_request *req, void *arg)
 {
 	struct cv_daemon *d = arg;
@@ -227,6 +248,11 @@ static void answer_pod_add(struct cv_control_request *req, void *arg)
 	char error[512] = "";
 	int r;
 
+	if (!d->pods) {
+		cv_close(&spec.netns_fd);
+		cv_control_refuse(&req, NOT_OURS);
+		return;
+	}
 	if (!spec.ns || !spec.name || spec.netns_fd < 0) {
 		cv_close(&spec.netns_fd);
 		cv_control_refuse(&req, "pod-add needs a namespace, a name and a netns descriptor");
@@ -255,8 +281,13 @@ static void answer_pod_del(struct cv_control_request *req, void *arg)
 	struct cv_daemon *d = arg;
 	const char *ns = cv_control_string(req, "namespace");
 	const char *name = cv_control_string(req, "name");
-	int r = ns && name ? cv_pods_del(d->pods, ns, name, on_pod_gone, req) : -EINVAL;
+	int r;
 
+	if (!d->pods) {
+		cv_control_refuse(&req, NOT_OURS);
+		return;
+	}
+	r = ns && name ? cv_pods_del(d->pods, ns, name, on_pod_gone, req) : -EINVAL;
 	if (r == -ENOENT) /* what is asked for is so already */
 		cv_control_answer(&req, NULL);
 	else if (r < 0)

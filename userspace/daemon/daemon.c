@@ -19,35 +19,47 @@ static const struct stage {
 	const char *name;
 	int (*start)(struct cv_daemon *d);
 	void (*stop)(struct cv_daemon *d);
+	enum { BOTH_MODES, FULL_MODE, IN_POD } mode; /* IN_POD: in ztunnel's place */
 } stages[] = {
-	{ "control thread", cv_start_control, cv_stop_control },
-	{ "settings", cv_start_settings, cv_stop_settings },
-	{ "telemetry", cv_start_telemetry, cv_stop_telemetry },
-	{ "certificates", cv_start_certs, cv_stop_certs },
-	{ "store", cv_start_store, cv_stop_store },
-	{ "workloads", cv_start_source, cv_stop_source },
-	{ "BPF programs", cv_start_bpf, cv_stop_bpf },
-	{ "proxy", NULL, cv_stop_proxy },
-	{ "workers", cv_start_workers, cv_stop_workers },
-	{ "control thread's priority", cv_start_batch, NULL },
-	{ "proxy", cv_start_proxy, NULL },
-	{ "node", cv_start_node, cv_stop_node },
-	{ "control socket", cv_start_control_socket, cv_stop_control_socket },
-	{ "HTTP servers", cv_start_http, cv_stop_http },
-	{ "pods", cv_start_pods, NULL },
-	{ "signals", cv_start_signals, cv_stop_signals },
-	{ "memory", cv_start_trim, cv_stop_trim },
+	{ "control thread", cv_start_control, cv_stop_control, BOTH_MODES },
+	{ "settings", cv_start_settings, cv_stop_settings, BOTH_MODES },
+	{ "telemetry", cv_start_telemetry, cv_stop_telemetry, BOTH_MODES },
+	{ "certificates", cv_start_certs, cv_stop_certs, BOTH_MODES },
+	{ "store", cv_start_store, cv_stop_store, BOTH_MODES },
+	{ "workloads", cv_start_source, cv_stop_source, BOTH_MODES },
+	{ "privileges", cv_start_privileges, NULL, IN_POD },
+	{ "BPF programs", cv_start_bpf, cv_stop_bpf, FULL_MODE },
+	{ "ZDS", NULL, cv_stop_inpod, IN_POD },
+	{ "proxy", NULL, cv_stop_proxy, BOTH_MODES },
+	{ "workers", cv_start_workers, cv_stop_workers, BOTH_MODES },
+	{ "control thread's priority", cv_start_batch, NULL, BOTH_MODES },
+	{ "proxy", cv_start_proxy, NULL, BOTH_MODES },
+	{ "node", cv_start_node, cv_stop_node, FULL_MODE },
+	{ "ZDS", cv_start_inpod, NULL, IN_POD },
+	{ "control socket", cv_start_control_socket, cv_stop_control_socket, BOTH_MODES },
+	{ "HTTP servers", cv_start_http, cv_stop_http, BOTH_MODES },
+	{ "pods", cv_start_pods, NULL, FULL_MODE },
+	{ "pods", cv_start_inpod_pods, NULL, IN_POD },
+	{ "signals", cv_start_signals, cv_stop_signals, BOTH_MODES },
+	{ "memory", cv_start_trim, cv_stop_trim, BOTH_MODES },
 };
+
+static bool is_wanted(const struct stage *s, const struct cv_daemon *d)
+{
+	return s->mode == BOTH_MODES || (s->mode == IN_POD) == d->env.drop_in;
+}
 
 int cv_daemon_start(struct cv_daemon *d)
 {
+	d->own_netns.fd = -1;
 	cv_memory_init();
 	d->started_ms = cv_now_ms();
 	cv_policy_log_at_info(d->env.authz_info);
 	cv_info("culvertd %s starts on node %s", CULVERT_VERSION,
 		d->env.node_name ? d->env.node_name : "(unnamed)");
 	for (size_t i = 0; i < CV_ARRAY_SIZE(stages); i++) {
-		int r = stages[i].start ? stages[i].start(d) : 0;
+		bool wanted = stages[i].start && is_wanted(&stages[i], d);
+		int r = wanted ? stages[i].start(d) : 0;
 
 		if (r < 0) {
 			d->failed = true;
@@ -76,12 +88,14 @@ void cv_daemon_shutdown(struct cv_daemon *d)
 	if (d->draining)
 		return;
 	d->draining = true;
+	if (d->zds)
+		cv_zds_stop(d->zds);
 	cv_proxy_drain(d->proxy, (unsigned)d->env.termination_deadline_ms, on_drained, d);
 }
 
 void cv_daemon_stop(struct cv_daemon *d)
 {
 	for (size_t i = CV_ARRAY_SIZE(stages); i-- > 0;)
-		if (stages[i].stop)
+		if (stages[i].stop && is_wanted(&stages[i], d))
 			stages[i].stop(d);
 }

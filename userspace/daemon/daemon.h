@@ -22,6 +22,7 @@
 #include "userspace/node/compile.h"
 #include "userspace/node/flows.h"
 #include "userspace/node/pods.h"
+#include "userspace/node/zds.h"
 #include "userspace/proxy/proxy.h"
 #include "userspace/telemetry/telemetry.h"
 
@@ -43,11 +44,16 @@ struct cv_daemon {
 	struct cv_pods *pods;
 	struct cv_compile *compile;
 	struct cv_flows *flows;
+	/* in ztunnel's place, instead of bpf, pods, compile and flows: */
+	struct cv_zds *zds;
+	struct cv_netns own_netns;
+	struct cv_proxy_pod *self; /* our own pod; NULL = not known */
 	struct cv_local_file *file;
 	struct cv_control_socket *control_socket;
 	struct cv_identities identities; /* of the enrolled pods: what is prefetched */
 
 	struct event *on_sigterm, *on_sigint, *trim;
+	bool pods_started, let_in; /* see cv_let_in */
 	bool compile_due; /* a compile is queued on the control worker */
 	bool http_started;
 	bool draining;
@@ -61,6 +67,12 @@ int cv_daemon_run(struct cv_daemon *d);
 void cv_daemon_stop(struct cv_daemon *d);
 /* Begins the drain; the second call does nothing. Control thread. */
 void cv_daemon_shutdown(struct cv_daemon *d);
+
+/* Enrolled pods, wherever they come from. fn's non-zero result ends it and is returned. */
+int cv_daemon_pods_each(struct cv_daemon *d, int (*fn)(const struct cv_pod_view *pod, void *arg),
+			void *arg);
+/* Takes what the kernel knows of direct flows into the connection list. */
+void cv_daemon_flows_sync(struct cv_daemon *d);
 
 /* What control_commands.c answers on the control socket. */
 void cv_daemon_control_ops(struct cv_daemon *d, struct cv_control_ops *ret);

@@ -13,6 +13,7 @@
 
 #include "maps/abi.h"
 #include "userspace/base/cleanup.h"
+#include "userspace/base/control.h"
 #include "userspace/base/quantity.h"
 #include "userspace/limits.h"
 
@@ -57,10 +58,12 @@ static const struct env_var env_vars[] = {
 	VAR("TLS12_ENABLED", ENV_BOOL, tls12, "false", "allow TLS 1.2 too"),
 	VAR("CULVERT_CONFIG", ENV_STRING, config_path, "/etc/culvert/culvert.yaml",
 	    "culvert.yaml(5), optional; watched"),
-	VAR("CULVERT_RUN_DIR", ENV_STRING, run_dir, "/run/culvert", "sockets and state"),
+	VAR("CULVERT_RUN_DIR", ENV_STRING, run_dir, CV_RUN_DIR, "sockets and state"),
 	VAR("CULVERT_BPFFS", ENV_STRING, bpffs_dir, "/sys/fs/bpf/culvert", "pinned objects"),
 	VAR("CULVERT_CGROUP", ENV_STRING, cgroup_dir, NULL, "cgroup v2 root; default: from /proc"),
 	VAR("IPV6_ENABLED", ENV_BOOL, ipv6, "true", "listen on IPv6 too"),
+	VAR("INPOD_UDS", ENV_STRING, inpod_uds, "/var/run/ztunnel/ztunnel.sock",
+	    "istio-cni's socket, in ztunnel's place"),
 	VAR("INPOD_PORT_REUSE", ENV_BOOL, port_reuse, "true", "SO_REUSEPORT on pod listeners"),
 	VAR("ENABLE_RESPONSE_BAGGAGE", ENV_BOOL, response_baggage, "true", "baggage on answers"),
 	VAR("ENABLE_ORIG_SRC", ENV_TRISTATE, original_src, NULL, "keep the client's address"),

@@ -27,6 +27,9 @@ struct cv_env {
 	bool tls12;
 	/* culvert's own places */
 	char *config_path, *run_dir, *bpffs_dir, *cgroup_dir;
+	/* in ztunnel's place (`proxy ztunnel` on the command line, not the environment) */
+	bool drop_in;
+	char *inpod_uds;
 	/* data path */
 	bool ipv6, port_reuse, response_baggage;
 	int original_src; /* 1 must, 0 never, -1 best effort */

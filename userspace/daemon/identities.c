@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Which identities this node needs certificates for, from the enrolled pods' records. */
-#include "userspace/daemon/identities.h"
+#include "userspace/daemon/daemon.h"
 
 #include <stdbool.h>
 #include <stdlib.h>
@@ -42,18 +42,18 @@ static int add_pod(const struct cv_pod_view *pod, void *arg)
 	return 0;
 }
 
-void cv_identities_sync(struct cv_identities *ids, struct cv_pods *pods, struct cv_store *store,
-			struct cv_certs *certs)
+void cv_identities_sync(struct cv_daemon *d)
 {
-	struct sync s = { .store = store };
+	struct cv_identities *ids = &d->identities;
+	struct sync s = { .store = d->store };
 
-	cv_pods_each(pods, add_pod, &s);
+	cv_daemon_pods_each(d, add_pod, &s);
 	for (size_t i = 0; i < s.now.n; i++)
 		if (!holds(ids, &s.now.held[i]))
-			cv_certs_prefetch(certs, &s.now.held[i]);
+			cv_certs_prefetch(d->certs, &s.now.held[i]);
 	for (size_t i = 0; i < ids->n; i++)
 		if (!holds(&s.now, &ids->held[i]))
-			cv_certs_forget(certs, &ids->held[i]);
+			cv_certs_forget(d->certs, &ids->held[i]);
 	cv_identities_fini(ids);
 	*ids = s.now;
 }

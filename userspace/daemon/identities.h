@@ -16,7 +16,7 @@ struct cv_identities {
 	size_t n;
 };
 
-/* Compares with the pods that are enrolled now: prefetches the new, forgets the gone. */
-void cv_identities_sync(struct cv_identities *ids, struct cv_pods *pods, struct cv_store *store,
-			struct cv_certs *certs);
+/* Compares the daemon's with the pods that are enrolled now: prefetches the new, forgets the gone. */
+struct cv_daemon;
+void cv_identities_sync(struct cv_daemon *d);
 void cv_identities_fini(struct cv_identities *ids);

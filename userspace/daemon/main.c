@@ -22,9 +22,11 @@ static int print_version(void)
 
 static int print_help(FILE *to)
 {
-	fprintf(to, "usage: culvertd [proxy | version | help | check-config FILE]\n"
+	fprintf(to, "usage: culvertd [proxy [ztunnel] | version | help | check-config FILE]\n"
 		    "\n"
 		    "  proxy         run the node dataplane (also without a command)\n"
+		    "  proxy ztunnel run it in ztunnel's place: pods come from istio-cni, no BPF\n"
+		    "                (also when the program is called as `ztunnel`)\n"
 		    "  version       print the version\n"
 		    "  check-config  say whether FILE, a culvert.yaml or a file of workloads,\n"
 		    "                services and policies, is good: exit 0, else 1\n"
@@ -36,7 +38,16 @@ static int print_help(FILE *to)
 	return 0;
 }
 
-static int run_proxy(void)
+/* ztunnel's image runs `ztunnel proxy ztunnel`. */
+static bool is_drop_in(int argc, char **argv)
+{
+	const char *slash = strrchr(argv[0], '/');
+
+	return strcmp(slash ? slash + 1 : argv[0], "ztunnel") == 0 ||
+	       (argc > 2 && strcmp(argv[2], "ztunnel") == 0);
+}
+
+static int run_proxy(int argc, char **argv)
 {
 	struct cv_daemon d = {};
 	char error[512];
@@ -46,6 +57,7 @@ static int run_proxy(void)
 		fprintf(stderr, "culvertd: %s\n", error);
 		return 1;
 	}
+	d.env.drop_in = is_drop_in(argc, argv);
 	signal(SIGPIPE, SIG_IGN);
 	r = cv_log_init(d.env.log_filter,
 			d.env.log_format && strcmp(d.env.log_format, "json") == 0);
@@ -71,7 +83,7 @@ int main(int argc, char **argv)
 	const char *command = argc > 1 ? argv[1] : "proxy";
 
 	if (strcmp(command, "proxy") == 0)
-		return run_proxy();
+		return run_proxy(argc, argv);
 	if (strcmp(command, "version") == 0)
 		return print_version();
 	if (strcmp(command, "help") == 0 || strcmp(command, "--help") == 0)

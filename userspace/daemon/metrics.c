@@ -62,18 +62,30 @@ static void collect_proxy(struct cv_metric_sink *sink, void *arg)
 	cv_metric_sample(sink, "kind=\"waiting\"", (double)s.waiting);
 }
 
-static void collect_pods(struct cv_metric_sink *sink, void *arg)
+static void count_pods(struct cv_daemon *d, struct cv_zds_counts *ret)
 {
-	struct cv_daemon *d = arg;
-
-	cv_metric_sample(sink, NULL, (double)cv_pods_count(d->pods));
+	*ret = (struct cv_zds_counts){};
+	if (d->zds)
+		cv_zds_counts(d->zds, ret);
+	else if (d->pods)
+		ret->active = cv_pods_count(d->pods);
 }
 
-/* A pod is captured and served in one step: none waits for its proxy. */
+static void collect_pods(struct cv_metric_sink *sink, void *arg)
+{
+	struct cv_zds_counts counts;
+
+	count_pods(arg, &counts);
+	cv_metric_sample(sink, NULL, (double)counts.active);
+}
+
+/* In the full mode a pod is captured and served in one step: none waits for its proxy. */
 static void collect_pods_pending(struct cv_metric_sink *sink, void *arg)
 {
-	(void)arg;
-	cv_metric_sample(sink, NULL, 0);
+	struct cv_zds_counts counts;
+
+	count_pods(arg, &counts);
+	cv_metric_sample(sink, NULL, (double)counts.pending);
 }
 
 static void collect_pods_started(struct cv_metric_sink *sink, void *arg)
@@ -108,7 +120,7 @@ static void collect_file_refused(struct cv_metric_sink *sink, void *arg)
 	cv_metric_sample(sink, NULL, d->file && cv_local_file_error(d->file) ? 1 : 0);
 }
 
-void cv_daemon_metrics(struct cv_daemon *d)
+static void register_kernel(struct cv_daemon *d)
 {
 	struct cv_telemetry *t = d->telemetry;
 
@@ -119,6 +131,14 @@ void cv_daemon_metrics(struct cv_daemon *d)
 			   collect_map_entries, d);
 	cv_metric_register(t, "culvert_bpf_map_max_entries", "Capacity of a BPF map (unstable)",
 			   false, collect_map_capacity, d);
+}
+
+void cv_daemon_metrics(struct cv_daemon *d)
+{
+	struct cv_telemetry *t = d->telemetry;
+
+	if (d->bpf)
+		register_kernel(d);
 	cv_metric_register(t, "culvert_proxy_objects", "What the proxy holds, by kind (unstable)",
 			   false, collect_proxy, d);
 	cv_metric_register(t, "workload_manager_active_proxy_count",

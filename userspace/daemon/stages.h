@@ -40,6 +40,12 @@ int cv_start_node(struct cv_daemon *d);
 void cv_stop_node(struct cv_daemon *d);
 int cv_start_pods(struct cv_daemon *d);
 
+/* stages_inpod.c */
+int cv_start_privileges(struct cv_daemon *d);
+int cv_start_inpod(struct cv_daemon *d);
+void cv_stop_inpod(struct cv_daemon *d);
+int cv_start_inpod_pods(struct cv_daemon *d);
+
 /* stages_serve.c */
 int cv_start_control_socket(struct cv_daemon *d);
 void cv_stop_control_socket(struct cv_daemon *d);

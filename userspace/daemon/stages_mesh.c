@@ -118,8 +118,7 @@ int cv_start_source(struct cv_daemon *d)
 		cv_error("%s", error);
 		return r;
 	}
-	cv_store_set_warm(d->store);
-	cv_ready_done(d->telemetry, "state manager");
+	cv_on_warm(d);
 	return 0;
 }
 

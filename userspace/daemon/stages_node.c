@@ -74,7 +74,7 @@ void cv_stop_proxy(struct cv_daemon *d)
 	cv_proxy_free(&d->proxy);
 }
 
-static int start_pod_proxy(const struct cv_pod_view *pod, void **ret_handle, void *arg)
+int cv_start_pod_proxy(const struct cv_pod_view *pod, void **ret_handle, void *arg)
 {
 	struct cv_daemon *d = arg;
 	const struct cv_proxy_pod_info info = {
@@ -89,7 +89,7 @@ static int start_pod_proxy(const struct cv_pod_view *pod, void **ret_handle, voi
 	return cv_proxy_pod_start(d->proxy, &info, (struct cv_proxy_pod **)ret_handle);
 }
 
-static void stop_pod_proxy(void *handle, void (*done)(void *done_arg), void *done_arg, void *arg)
+void cv_stop_pod_proxy(void *handle, void (*done)(void *done_arg), void *done_arg, void *arg)
 {
 	struct cv_proxy_pod *pod = handle;
 
@@ -104,8 +104,8 @@ int cv_start_node(struct cv_daemon *d)
 		.bpf = d->bpf,
 		.store = d->store,
 		.run_dir = d->env.run_dir,
-		.start = start_pod_proxy,
-		.stop = stop_pod_proxy,
+		.start = cv_start_pod_proxy,
+		.stop = cv_stop_pod_proxy,
 		.changed = cv_on_pods_changed,
 		.arg = d,
 	};
@@ -149,9 +149,9 @@ int cv_start_pods(struct cv_daemon *d)
 		return cv_log_err(r, "pods that were enrolled before");
 	if (r > 0)
 		cv_info("%d pods that were enrolled before are enrolled again", r);
-	cv_identities_sync(&d->identities, d->pods, d->store, d->certs);
-	cv_run_compile(d);
-	cv_proxy_warm(d->proxy);
+	cv_identities_sync(d);
+	d->pods_started = true;
+	cv_let_in(d);
 	cv_ready_done(d->telemetry, "proxy");
 	cv_ready_done(d->telemetry, "workload proxy manager");
 	return 0;

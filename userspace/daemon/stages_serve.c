@@ -15,15 +15,34 @@
 
 #define CV_LOG_TARGET "main"
 
+#include "userspace/base/control.h"
 #include "userspace/base/log.h"
+
+/* A container with a read-only root has /tmp alone; without a control socket it serves as well. */
+static int start_elsewhere(struct cv_daemon *d, const struct cv_control_ops *ops)
+{
+	int r = cv_control_socket_start(&d->control_socket, d->control, CV_RUN_DIR_FALLBACK, ops);
+
+	if (r < 0)
+		cv_warn("no control socket: neither %s nor " CV_RUN_DIR_FALLBACK
+			" can be used: %s; culvertctl will not work here",
+			d->env.run_dir, cv_strerror(-r));
+	else
+		cv_info("%s cannot be made here: the control socket is in " CV_RUN_DIR_FALLBACK,
+			d->env.run_dir);
+	return 0;
+}
 
 int cv_start_control_socket(struct cv_daemon *d)
 {
+	bool fallback = d->env.drop_in && strcmp(d->env.run_dir, CV_RUN_DIR) == 0;
 	struct cv_control_ops ops;
 	int r;
 
 	cv_daemon_control_ops(d, &ops);
 	r = cv_control_socket_start(&d->control_socket, d->control, d->env.run_dir, &ops);
+	if (fallback && (r == -EROFS || r == -ENOENT || r == -EACCES || r == -EPERM))
+		return start_elsewhere(d, &ops);
 	if (r == -EADDRINUSE)
 		cv_error("another daemon uses %s: stop it, or set CULVERT_RUN_DIR", d->env.run_dir);
 	else if (r < 0)
@@ -74,9 +93,10 @@ static int dump_pod(const struct cv_pod_view *pod, void *arg)
 	if (!sa && w)
 		sa = cv_str_text(w->service_account);
 	json_object_set_new(dump->pods, pod->uid,
-			    json_pack("{s:s, s:{s:s, s:s, s:s}, s:o}", "state", "Up", "info",
-				      "name", pod->name, "namespace", pod->ns, "serviceAccount",
-				      sa ? sa : "", "connections",
+			    json_pack("{s:s, s:{s:s, s:s, s:s}, s:o}", "state",
+				      pod->pending ? "Pending" : "Up", "info", "name", pod->name,
+				      "namespace", pod->ns, "serviceAccount", sa ? sa : "",
+				      "connections",
 				      cv_pod_connections_json(dump->d->telemetry, pod->uid)));
 	cv_workload_put(&w);
 	return 0;
@@ -86,8 +106,8 @@ json_t *cv_daemon_pods_json(void *daemon)
 {
 	struct pods_dump dump = { daemon, json_object() };
 
-	cv_flows_sync(dump.d->flows);
-	cv_pods_each(dump.d->pods, dump_pod, &dump);
+	cv_daemon_flows_sync(dump.d);
+	cv_daemon_pods_each(dump.d, dump_pod, &dump);
 	return dump.pods;
 }
 

@@ -37,8 +37,8 @@ void cv_on_store_changed(const struct cv_store_change *change, void *arg)
 	struct cv_daemon *d = arg;
 
 	queue_compile(d);
-	if (d->pods && change->workloads)
-		cv_identities_sync(&d->identities, d->pods, d->store, d->certs);
+	if (change->workloads)
+		cv_identities_sync(d);
 	if (d->proxy && (change->policies || change->workloads))
 		cv_proxy_policy_changed(d->proxy);
 }
@@ -47,15 +47,13 @@ void cv_on_pods_changed(void *arg)
 {
 	struct cv_daemon *d = arg;
 
-	if (!d->pods)
-		return;
-	cv_identities_sync(&d->identities, d->pods, d->store, d->certs);
+	cv_identities_sync(d);
 	queue_compile(d);
 }
 
 void cv_tell_pods_cgroup(struct cv_daemon *d)
 {
-	int r = cv_bpf_set_pods_cgroup(d->bpf, d->settings.pods_cgroup);
+	int r = d->bpf ? cv_bpf_set_pods_cgroup(d->bpf, d->settings.pods_cgroup) : 0;
 
 	if (r < 0)
 		cv_warn("capture.podsCgroup: %s: %s", cv_str_text(d->settings.pods_cgroup),
@@ -66,6 +64,39 @@ void cv_on_settings_changed(void *arg)
 {
 	cv_tell_pods_cgroup(arg);
 	queue_compile(arg);
+}
+
+void cv_on_warm(struct cv_daemon *d)
+{
+	cv_store_set_warm(d->store);
+	cv_ready_done(d->telemetry, "state manager");
+	cv_let_in(d);
+}
+
+void cv_let_in(struct cv_daemon *d)
+{
+	if (d->let_in || !d->pods_started || !cv_store_is_warm(d->store))
+		return;
+	d->let_in = true;
+	if (d->compile)
+		cv_run_compile(d);
+	cv_proxy_warm(d->proxy);
+	if (d->zds)
+		cv_zds_start(d->zds);
+}
+
+int cv_daemon_pods_each(struct cv_daemon *d, int (*fn)(const struct cv_pod_view *pod, void *arg),
+			void *arg)
+{
+	if (d->zds)
+		return cv_zds_each(d->zds, fn, arg);
+	return d->pods ? cv_pods_each(d->pods, fn, arg) : 0;
+}
+
+void cv_daemon_flows_sync(struct cv_daemon *d)
+{
+	if (d->flows)
+		cv_flows_sync(d->flows);
 }
 
 enum cv_same_node cv_same_node_of(const char *ns, const char *name, void *arg)

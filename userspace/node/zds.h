@@ -46,7 +46,6 @@ int cv_zds_each(struct cv_zds *z, int (*fn)(const struct cv_pod_view *pod, void 
 
 struct cv_zds_counts {
 	size_t active, pending; /* pods */
-	uint64_t started, stopped; /* since the start */
 	bool connected, snapshot; /* to the agent; the snapshot is whole */
 };
 void cv_zds_counts(const struct cv_zds *z, struct cv_zds_counts *ret);

@@ -76,7 +76,6 @@ static int start_pod(struct zds_pod *pod)
 	pod->view.pending = false;
 	z->counts.pending--;
 	z->counts.active++;
-	z->counts.started++;
 	z->opts.changed(z->opts.arg);
 	return 0;
 }
@@ -85,7 +84,6 @@ static void on_stopped(void *arg)
 {
 	struct zds_pod *pod = arg;
 
-	pod->zds->counts.stopped++;
 	TAILQ_REMOVE(&pod->zds->leaving, pod, node);
 	free_pod(pod);
 }

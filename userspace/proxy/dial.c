@@ -54,7 +54,7 @@ static int connect_from(struct cv_lane *lane, const struct cv_dial_opts *opts,
 		.dst = opts->dst,
 		.src = src,
 		.transparent = src && lane->pod->transparent,
-		.config = &p->opts.sock,
+		.config = &lane->pod->sock,
 		.before_connect = mark_socket,
 		.arg = &mark,
 	};

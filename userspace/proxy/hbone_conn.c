@@ -81,7 +81,7 @@ void cv_hbone_conn_output(struct cv_hbone_conn *c)
 	c->busy = false;
 	if (r > 0)
 		want_write(c, true); /* enough for one callback: go on when the loop comes round */
-	else if (!r && c->closing && cv_h2_done(c->h2) && !cv_tls_out_pending(c->tls))
+	else if (!r && c->closing && c->h2 && cv_h2_done(c->h2) && !cv_tls_out_pending(c->tls))
 		cv_hbone_conn_kill(c, CV_FLAG_NONE, NULL);
 }
 
@@ -273,6 +273,8 @@ static void begin_h2(struct cv_hbone_conn *c)
 	} else {
 		cv_pool_on_ready(c);
 	}
+	if (c->closing)
+		cv_hbone_conn_shutdown(c);
 }
 
 static void handshake(struct cv_hbone_conn *c)
@@ -486,11 +488,9 @@ const char *cv_hbone_conn_error(const struct cv_hbone_conn *c)
 
 void cv_hbone_conn_shutdown(struct cv_hbone_conn *c)
 {
-	if (c->state != CV_HBONE_READY) {
-		cv_hbone_conn_kill(c, CV_FLAG_CONNECT, "connection closed due to connection drain");
-		return;
-	}
 	c->closing = true;
+	if (c->state != CV_HBONE_READY)
+		return; /* the handshake may end, and what it was made for */
 	c->idle_since_ms = cv_now_ms();
 	cv_h2_shutdown(c->h2);
 	arm(c, CLOSING_MS);

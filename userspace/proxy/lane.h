@@ -74,6 +74,8 @@ struct cv_proxy_pod {
 	char *ns, *name, *service_account, *uid; /* service_account NULL = the record's */
 	uint32_t number;
 	const struct cv_netns *netns; /* borrowed until stopped */
+	bool self; /* 15008 alone */
+	struct cv_sock_config sock; /* of every socket in it */
 	bool transparent; /* listeners and legs can use addresses that are not the pod's */
 	_Atomic unsigned refs; /* one each lane, one of the control thread */
 	_Atomic unsigned running; /* lanes that still have sockets */
@@ -124,9 +126,11 @@ void cv_lane_no_workload_text(const struct cv_lane *lane, char *buf, size_t size
 
 /* Control thread: opens the sockets of every lane. What is open after a failure is the lanes'. */
 int cv_listener_open(struct cv_proxy_pod *pod);
-/* The lane's worker. Both are idempotent. */
+/* The lane's worker. Idempotent. */
 void cv_listener_accept(struct cv_lane *lane);
 void cv_listener_close(struct cv_lane *lane);
+/* Accepts what the kernel has already accepted for us, before a close would reset it. */
+void cv_listener_flush(struct cv_lane *lane);
 
 /* Was this the last connection of a worker that drains? */
 void cv_proxy_check_drained(struct cv_proxy_worker *pw);

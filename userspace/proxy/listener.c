@@ -62,26 +62,43 @@ static void on_retry(evutil_socket_t fd, short what, void *arg)
 	event_add(&l->ev, NULL);
 }
 
-static void on_acceptable(evutil_socket_t listener, short what, void *arg)
+/* Takes up to so many connections. 0; or -errno when there is no more (-EAGAIN), or when asking
+ * again at once would not help: out of fds or memory. */
+static int accept_some(struct cv_listener_socket *l, int max)
 {
-	struct cv_listener_socket *l = arg;
 	struct cv_sockaddr peer;
 
-	(void)what;
-	for (int i = 0; i < CV_LIMIT_ACCEPTS_PER_WAKEUP && l->fd >= 0; i++) {
-		int fd = cv_sock_accept((int)listener, NULL, &peer);
+	for (int i = 0; i < max && l->fd >= 0; i++) {
+		int fd = cv_sock_accept(l->fd, NULL, &peer);
 
 		if (fd == -EAGAIN)
-			return;
+			return fd;
 		if (fd < 0) {
-			/* Out of fds or memory: asking again at once would not help. */
 			cv_warn("accept on port %u of %s/%s: %s", ports[l->slot], l->lane->pod->ns,
 				l->lane->pod->name, cv_strerror(-fd));
-			pause_accept(l);
-			return;
+			return fd;
 		}
 		take(l, fd, &peer);
 	}
+	return 0;
+}
+
+static void on_acceptable(evutil_socket_t fd, short what, void *arg)
+{
+	struct cv_listener_socket *l = arg;
+	int r = accept_some(l, CV_LIMIT_ACCEPTS_PER_WAKEUP);
+
+	(void)fd;
+	(void)what;
+	if (r < 0 && r != -EAGAIN)
+		pause_accept(l);
+}
+
+void cv_listener_flush(struct cv_lane *lane)
+{
+	for (int i = 0; i < CV_LISTENER_NR; i++)
+		if (lane->listeners[i].on)
+			(void)accept_some(&lane->listeners[i], CV_LIMIT_BACKLOG);
 }
 
 void cv_listener_accept(struct cv_lane *lane)
@@ -123,8 +140,9 @@ static int listen_on(const struct cv_proxy_pod *pod, enum cv_listener slot)
 		.reuseport = opts->port_reuse,
 		.reuseaddr = !opts->port_reuse,
 		.transparent = pod->transparent,
-		.mark = opts->sock.mark,
-		.config = slot == CV_LISTENER_HBONE ? NULL : &opts->sock,
+		.mark = pod->sock.mark,
+		.config = slot == CV_LISTENER_HBONE ? NULL : &pod->sock,
+		.backlog = CV_LIMIT_BACKLOG,
 	};
 
 	if (!opts->ipv6)
@@ -164,17 +182,32 @@ static int open_port(struct cv_proxy_pod *pod, enum cv_listener slot, int first)
 	return 0;
 }
 
+static int report(const struct cv_proxy_pod *pod, enum cv_listener slot, int r)
+{
+	if (r)
+		cv_error("listen on port %u of %s/%s: %s", ports[slot], pod->ns, pod->name,
+			 cv_strerror(-r));
+	return r;
+}
+
+static int open_self(struct cv_proxy_pod *pod)
+{
+	int fd = listen_on(pod, CV_LISTENER_HBONE);
+
+	return report(pod, CV_LISTENER_HBONE, fd < 0 ? fd : open_port(pod, CV_LISTENER_HBONE, fd));
+}
+
 int cv_listener_open(struct cv_proxy_pod *pod)
 {
-	int fd, r = find_transparent(pod, &fd);
+	int fd, r;
 
+	if (pod->self)
+		return open_self(pod);
+	r = find_transparent(pod, &fd);
 	for (int slot = 0; slot < CV_LISTENER_NR && !r; slot++) {
 		if (slot != CV_LISTENER_OUTBOUND)
 			fd = listen_on(pod, slot);
-		r = fd < 0 ? fd : open_port(pod, slot, fd);
-		if (r)
-			cv_error("listen on port %u of %s/%s: %s", ports[slot], pod->ns, pod->name,
-				 cv_strerror(-r));
+		r = report(pod, slot, fd < 0 ? fd : open_port(pod, slot, fd));
 	}
 	return r;
 }

@@ -123,6 +123,10 @@ static struct cv_proxy_pod *make_pod(struct cv_proxy *p, const struct cv_proxy_p
 	pod->running = n;
 	pod->number = info->number;
 	pod->netns = info->netns;
+	pod->self = info->self;
+	pod->sock = p->opts.sock;
+	if (info->self)
+		pod->sock.mark = 0;
 	pod->ns = copy_text(info->ns, &failed);
 	pod->name = copy_text(info->name, &failed);
 	pod->service_account = copy_text(info->service_account, &failed);
@@ -163,7 +167,7 @@ int cv_proxy_pod_start(struct cv_proxy *p, const struct cv_proxy_pod_info *info,
 		return r;
 	}
 	TAILQ_INSERT_TAIL(&p->pods, pod, node);
-	p->pods_started++;
+	p->pods_started += !pod->self;
 	for (unsigned i = 0; i < p->opts.nr_workers; i++)
 		cv_worker_post(p->workers[i].worker, start_lane, pod->lanes[i]);
 	*ret = pod;
@@ -291,6 +295,7 @@ static void drain_worker(void *arg)
 	pw->draining = true;
 	TAILQ_FOREACH(lane, &pw->lanes, node)
 	{
+		cv_listener_flush(lane);
 		cv_listener_close(lane);
 		TAILQ_FOREACH(c, &lane->conns, node)
 		if (c->server)

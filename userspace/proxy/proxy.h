@@ -47,6 +47,9 @@ struct cv_proxy_pod_info {
 	const char *ns, *name, *service_account, *uid;
 	uint32_t number;
 	const struct cv_netns *netns; /* borrowed until the pod is stopped */
+	/* The daemon's own pod, which no rule redirects: 15008 alone, so that its metrics can be
+	 * asked for over HBONE; no mark, no address but its own. */
+	bool self;
 };
 /* Control thread. Binds every listener on every worker, puts them into cv_listeners, starts to
  * accept when the store is warm. All or nothing. */

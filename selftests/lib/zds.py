@@ -6,7 +6,7 @@
 
 PODS is a file with one pod a line, `UID NAME NAMESPACE SERVICE-ACCOUNT NETNS-PATH`, read at the
 start and again at SIGHUP. A ztunnel that connects gets all of them and the end of the snapshot;
-later changes go to every ztunnel that is connected. Each message awaits its acknowledgement, and
+later a new pod goes to the ztunnel that connected last, and what is gone to every one. Each message awaits its acknowledgement, and
 what is acknowledged goes to stdout (`added UID`, `deleted UID`, `snapshot`).
 """
 
@@ -75,10 +75,10 @@ def greet(conn, pods):
     print("snapshot", flush=True)
 
 
-def update(conn, old, new):
+def update(conn, old, new, is_last):
     for uid in old.keys() - new.keys():
         delete(conn, uid)
-    for uid in new.keys() - old.keys():
+    for uid in new.keys() - old.keys() if is_last else ():
         add(conn, uid, new[uid])
 
 
@@ -103,7 +103,10 @@ class Server:
 
     def reload(self):
         old, self.pods = self.pods, read_pods(self.pods_path)
-        self.conns = [c for c in self.conns if self.guard(c, update, old, self.pods)]
+        last = self.conns[-1:]
+        self.conns = [
+            c for c in self.conns if self.guard(c, update, old, self.pods, c in last)
+        ]
 
     def accept(self):
         conn, _ = self.listener.accept()
