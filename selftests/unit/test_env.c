@@ -1,12 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The environment: defaults and derived values are ztunnel's, and a value that cannot be used is
  * refused by a text that names variable and value. */
+#include <fcntl.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -114,6 +117,18 @@ static void test_refused(void **state)
 		  { "CULVERT_DEV_CA", "KUBERNETES_SERVICE_HOST" } },
 		{ { { "LOCAL_XDS_PATH", "" } }, { "LOCAL_XDS_PATH", "workloads" } },
 		{ { { "CULVERT_DEV_CA", "" } }, { "CULVERT_DEV_CA", "certificate" } },
+		{ { { "ENABLE_PROXY", "false" } }, { "ENABLE_PROXY", "false" } },
+		{ { { "PROXY_MODE", "dedicated" } }, { "PROXY_MODE", "dedicated" } },
+		{ { { "FAKE_CA", "true" } }, { "FAKE_CA", "CULVERT_DEV_CA" } },
+		{ { { "UNSTABLE_ENABLE_SOCKS5", "true" } }, { "UNSTABLE_ENABLE_SOCKS5", "true" } },
+		{ { { "COMPLIANCE_POLICY", "pqc" } }, { "COMPLIANCE_POLICY", "pqc" } },
+		{ { { "PROXY_CONFIG", "concurrency: many" } },
+		  { "PROXY_CONFIG:1", "concurrency" } },
+		{ { { "PROXY_CONFIG", "[" } }, { "PROXY_CONFIG:2", "YAML" } },
+		{ { { "PROXY_CONFIG", "[]" } }, { "PROXY_CONFIG", "1" } },
+		{ { { "PROXY_CONFIG", "proxyMetadata: {'a=b': c}" } }, { "PROXY_CONFIG", "name" } },
+		{ { { "PROXY_CONFIG", "proxyMetadata: {a: [b]}" } }, { "PROXY_CONFIG", "a" } },
+		{ { { "PROXY_CONFIG", "statsPort: 65536" } }, { "PROXY_CONFIG", "statsPort" } },
 	};
 	char error[512];
 
@@ -139,6 +154,181 @@ static void test_empty_is_unset(void **state)
 	set_env(settings);
 	assert_int_equal(cv_env_read(&env, error, sizeof(error)), 0);
 	cv_env_fini(&env);
+}
+
+/* Their one possible value is no reason to refuse; neither is what has no effect. */
+static void test_fixed(void **state)
+{
+	const struct setting settings[] = {
+		{ "ENABLE_PROXY", "true" },
+		{ "PROXY_MODE", "shared" },
+		{ "FAKE_CA", "false" },
+		{ "UNSTABLE_ENABLE_SOCKS5", "false" },
+		{ "COMPLIANCE_POLICY", "" },
+		{ "HTTP2_FRAME_SIZE", "16384" },
+		{ "INPOD_ENABLED", "true" },
+		{ "RUST_BACKTRACE", "1" },
+		{ "ISTIO_META_WHAT", "ever" },
+		{ "ISTIO_UNKNOWN", "x" },
+		{},
+	};
+	struct cv_env env;
+	char error[512];
+
+	(void)state;
+	set_env(settings);
+	assert_int_equal(cv_env_read(&env, error, sizeof(error)), 0);
+	cv_env_fini(&env);
+}
+
+static void assert_var(const char *name, const char *value)
+{
+	const char *got = getenv(name);
+
+	if (!value)
+		assert_null(got);
+	else if (!got || strcmp(got, value) != 0)
+		fail_msg("%s is %s, not %s", name, got ? got : "unset", value);
+}
+
+/* Variables win over PROXY_CONFIG, and that over the mesh config file. */
+static void test_proxy_config(void **state)
+{
+	static const char mesh[] = "defaultConfig:\n"
+				   "  discoveryAddress: mesh:15012\n"
+				   "  concurrency: 5\n"
+				   "  statsPort: 15888\n"
+				   "  proxyAdminPort: 15099\n"
+				   "  tracing: {zipkin: {address: 'x'}}\n"
+				   "  proxyMetadata:\n"
+				   "    FOO: foo\n"
+				   "    ISTIO_META_BAR: mesh\n"
+				   "    ISTIO_META_BAZ: mesh\n"
+				   "trustDomain: td\n";
+	static const char proxy[] = "{\"discoveryAddress\": \"proxy:15012\", \"statsPort\": 15999,"
+				    "\"proxyMetadata\": {\"BAR\": \"proxy\", \"BAZ\": \"proxy\"}}";
+	const struct setting settings[] = {
+		{ "PROXY_CONFIG", proxy }, { "ISTIO_META_BAZ", "env" }, { "CA_ADDRESS", "" }, {}
+	};
+	char path[] = "/tmp/cv-env-XXXXXX", error[512];
+	struct cv_env_ports ports = {};
+	int fd = mkstemp(path);
+
+	(void)state;
+	assert_int_equal(write(fd, mesh, sizeof(mesh) - 1), sizeof(mesh) - 1);
+	close(fd);
+	set_env(settings);
+	assert_int_equal(cv_env_apply_config(path, &ports, error, sizeof(error)), 0);
+	assert_int_equal(ports.admin, 15099);
+	assert_int_equal(ports.metrics, 15999);
+	assert_var("XDS_ADDRESS", "proxy:15012");
+	assert_var("CA_ADDRESS", "");
+	assert_var("ZTUNNEL_WORKER_THREADS", "5");
+	assert_var("ISTIO_META_FOO", "foo");
+	assert_var("ISTIO_META_BAR", "proxy");
+	assert_var("ISTIO_META_BAZ", "env");
+	assert_var("ISTIO_META_ISTIO_META_BAR", NULL);
+	/* A file that is there must be good. */
+	fd = open(path, O_WRONLY | O_TRUNC | O_CLOEXEC);
+	assert_int_equal(write(fd, "defaultConfig: 7\n", 17), 17);
+	close(fd);
+	assert_int_equal(cv_env_apply_config(path, &ports, error, sizeof(error)), -22);
+	assert_non_null(strstr(error, path));
+	unlink(path);
+	set_env(NULL);
+	assert_int_equal(cv_env_apply_config(path, &ports, error, sizeof(error)), 0);
+	assert_int_equal(ports.admin, 0);
+}
+
+/* What PROXY_CONFIG says reaches the settings. */
+static void test_proxy_config_read(void **state)
+{
+	const struct setting settings[] = {
+		{ "PROXY_CONFIG", "concurrency: 7\nproxyAdminPort: 15010\nproxyMetadata:\n"
+				  "  CLUSTER_ID: c7\n  ISTIO_META_ISTIO_VERSION: 1.2.3\n" },
+		{},
+	};
+	struct cv_env env;
+	char error[512];
+
+	(void)state;
+	set_env(settings);
+	assert_int_equal(cv_env_read(&env, error, sizeof(error)), 0);
+	assert_int_equal(env.nr_workers, 7);
+	assert_string_equal(env.cluster_id, "c7");
+	assert_string_equal(env.istio_version, "1.2.3");
+	assert_int_equal(env.ports.admin, 15010);
+	assert_int_equal(env.ports.metrics, 15020);
+	cv_env_fini(&env);
+}
+
+/* Every variable that ztunnel reads by name is in the tables, which --help prints. */
+static void test_complete(void **state)
+{
+	static const char *const names[] = {
+		"AUTHZ_POLICY_INFO_LOGGING",
+		"CA_ADDRESS",
+		"CLUSTER_ID",
+		"COMPLIANCE_POLICY",
+		"CONNECTION_TERMINATION_DEADLINE",
+		"CRL_PATH",
+		"ENABLE_ORIG_SRC",
+		"ENABLE_PROXY",
+		"ENABLE_RESPONSE_BAGGAGE",
+		"FAKE_CA",
+		"HTTP2_CONNECTION_WINDOW_SIZE",
+		"HTTP2_FRAME_SIZE",
+		"HTTP2_STREAM_WINDOW_SIZE",
+		"INPOD_PORT_REUSE",
+		"INPOD_UDS",
+		"IPV6_ENABLED",
+		"ISTIO_META_CLUSTER_ID",
+		"ISTIO_META_ISTIO_VERSION",
+		"KEEPALIVE_ENABLED",
+		"KEEPALIVE_INTERVAL",
+		"KEEPALIVE_RETRIES",
+		"KEEPALIVE_TIME",
+		"KUBERNETES_SERVICE_HOST",
+		"LOCAL_XDS",
+		"LOCAL_XDS_PATH",
+		"LOG_FORMAT",
+		"NETWORK",
+		"NODE_NAME",
+		"PACKET_MARK",
+		"POD_NAME",
+		"POD_NAMESPACE",
+		"POOL_MAX_STREAMS_PER_CONNECTION",
+		"POOL_UNUSED_RELEASE_TIMEOUT",
+		"PROXY_CONFIG",
+		"PROXY_MODE",
+		"PROXY_WORKLOAD_INFO",
+		"RUST_LOG",
+		"SECRET_TTL",
+		"SERVICE_ACCOUNT",
+		"TERMINATION_GRACE_PERIOD_SECONDS",
+		"TLS12_ENABLED",
+		"TRUST_DOMAIN",
+		"UNSTABLE_ENABLE_SOCKS5",
+		"USER_TIMEOUT_ENABLED",
+		"XDS_ADDRESS",
+		"ZTUNNEL_CPU_LIMIT",
+		"ZTUNNEL_RESOURCE_CPU_LIMIT",
+		"ZTUNNEL_RESOURCE_CPU_REQUEST",
+		"ZTUNNEL_WORKER_THREADS",
+	};
+	_cleanup_free_ char *text = NULL;
+	size_t size;
+	FILE *out = open_memstream(&text, &size);
+	char line[64];
+
+	(void)state;
+	cv_env_print_help(out);
+	fclose(out);
+	for (size_t i = 0; i < CV_ARRAY_SIZE(names); i++) {
+		snprintf(line, sizeof(line), "\n  %s ", names[i]);
+		if (!strstr(text, line) && strncmp(text, line + 1, strlen(line) - 1) != 0)
+			fail_msg("%s is not known", names[i]);
+	}
 }
 
 /* What readers of config_dump know as `config`. */
@@ -216,8 +406,14 @@ static void test_json(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_defaults), cmocka_unit_test(test_derived),
-		cmocka_unit_test(test_refused),	 cmocka_unit_test(test_empty_is_unset),
+		cmocka_unit_test(test_defaults),
+		cmocka_unit_test(test_derived),
+		cmocka_unit_test(test_refused),
+		cmocka_unit_test(test_empty_is_unset),
+		cmocka_unit_test(test_fixed),
+		cmocka_unit_test(test_proxy_config),
+		cmocka_unit_test(test_proxy_config_read),
+		cmocka_unit_test(test_complete),
 		cmocka_unit_test(test_json),
 	};
 

@@ -315,7 +315,11 @@ int cv_env_read(struct cv_env *ret, char *error, size_t size)
 		.explicit_deadline_ms = ENV_UNSET,
 		.grace_s = ENV_UNSET,
 	};
-	r = read_vars(ret, error, size);
+	r = cv_env_apply_config(CV_MESH_CONFIG, &ret->ports, error, size);
+	if (r == 0)
+		r = cv_env_check_fixed(error, size);
+	if (r == 0)
+		r = read_vars(ret, error, size);
 	if (r == 0)
 		r = derive_workers(ret, error, size);
 	if (r == 0)
@@ -325,6 +329,10 @@ int cv_env_read(struct cv_env *ret, char *error, size_t size)
 		return r;
 	}
 	derive_deadline(ret);
+	if (!ret->ports.admin)
+		ret->ports.admin = 15000;
+	if (!ret->ports.metrics)
+		ret->ports.metrics = 15020;
 	ret->sock.keepalive_time_s = (unsigned)(ret->keepalive_time_ms / 1000);
 	ret->sock.keepalive_interval_s = (unsigned)(ret->keepalive_interval_ms / 1000);
 	ret->sock.keepalive_retries = (unsigned)ret->keepalive_retries;
@@ -339,10 +347,11 @@ void cv_env_fini(struct cv_env *env)
 			cv_free_cleanup((char *)env + env_vars[i].offset);
 }
 
-void cv_env_print_help(void)
+void cv_env_print_help(FILE *out)
 {
 	for (size_t i = 0; i < CV_ARRAY_SIZE(env_vars); i++)
-		printf("  %-33s %s%s%s%s\n", env_vars[i].name, env_vars[i].help,
-		       env_vars[i].def ? " [" : "", env_vars[i].def ? env_vars[i].def : "",
-		       env_vars[i].def ? "]" : "");
+		fprintf(out, "  %-33s %s%s%s%s\n", env_vars[i].name, env_vars[i].help,
+			env_vars[i].def ? " [" : "", env_vars[i].def ? env_vars[i].def : "",
+			env_vars[i].def ? "]" : "");
+	cv_env_print_fixed(out);
 }

@@ -12,6 +12,7 @@
 #include <stdint.h>
 
 #include "userspace/base/strs.h"
+#include "userspace/daemon/env_config.h"
 #include "userspace/io/sock.h"
 
 /* Strings are copies owned by the struct; NULL = unset or empty. Durations in milliseconds. */
@@ -30,6 +31,7 @@ struct cv_env {
 	/* in ztunnel's place (`proxy ztunnel` on the command line, not the environment) */
 	bool drop_in;
 	char *inpod_uds;
+	struct cv_env_ports ports; /* of the mesh config file or PROXY_CONFIG; else the usual */
 	/* data path */
 	bool ipv6, port_reuse, response_baggage;
 	int original_src; /* 1 must, 0 never, -1 best effort */
@@ -53,4 +55,4 @@ void cv_env_fini(struct cv_env *env);
 /* The `config` member of config_dump: ztunnel's keys for what both have. New reference. */
 json_t *cv_env_json(const struct cv_env *env);
 /* The table as text for --help. */
-void cv_env_print_help(void);
+void cv_env_print_help(FILE *out);

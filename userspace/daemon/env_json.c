@@ -31,8 +31,9 @@ static json_t *string_or_null(const char *text)
 
 static void set_listeners(json_t *j, const struct cv_env *env)
 {
-	json_object_set_new(j, "adminAddr", localhost(env, 15000));
-	json_object_set_new(j, "statsAddr", json_pack("{s:o}", "SocketAddr", wildcard(env, 15020)));
+	json_object_set_new(j, "adminAddr", localhost(env, env->ports.admin));
+	json_object_set_new(j, "statsAddr",
+			    json_pack("{s:o}", "SocketAddr", wildcard(env, env->ports.metrics)));
 	json_object_set_new(j, "readinessAddr",
 			    json_pack("{s:o}", "SocketAddr", wildcard(env, 15021)));
 	json_object_set_new(j, "inboundAddr", wildcard(env, CV_PORT_HBONE));

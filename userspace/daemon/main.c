@@ -34,7 +34,7 @@ static int print_help(FILE *to)
 	if (to != stdout)
 		return 1;
 	printf("Environment (see culvertd(8)):\n");
-	cv_env_print_help();
+	cv_env_print_help(stdout);
 	return 0;
 }
 

@@ -5,13 +5,13 @@
 #define CV_LOG_TARGET "settings"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 
 #include "userspace/base/cleanup.h"
+#include "userspace/base/file.h"
 #include "userspace/base/log.h"
 #include "userspace/io/filewatch.h"
 #include "userspace/limits.h"
@@ -196,35 +196,11 @@ int cv_settings_parse(const char *name, const char *text, size_t len, struct cv_
 	return 0;
 }
 
-/* The whole file; -EFBIG beyond the limit. */
-static int read_file(const char *path, char **ret_text, size_t *ret_len)
-{
-	_cleanup_close_ int fd = open(path, O_RDONLY | O_CLOEXEC);
-	_cleanup_free_ char *text = NULL;
-	size_t len = 0;
-	ssize_t n;
-
-	if (fd < 0)
-		return -errno;
-	text = malloc(CV_LIMIT_SETTINGS_BYTES + 1);
-	if (!text)
-		return -ENOMEM;
-	while ((n = read(fd, text + len, CV_LIMIT_SETTINGS_BYTES + 1 - len)) > 0)
-		len += (size_t)n;
-	if (n < 0)
-		return -errno;
-	if (len > CV_LIMIT_SETTINGS_BYTES)
-		return -EFBIG;
-	*ret_len = len;
-	*ret_text = cv_take_ptr(text);
-	return 0;
-}
-
 int cv_settings_read(const char *path, struct cv_settings *ret, char *error, size_t size)
 {
 	_cleanup_free_ char *text = NULL;
 	size_t len = 0;
-	int r = read_file(path, &text, &len);
+	int r = cv_file_read(path, CV_LIMIT_SETTINGS_BYTES, &text, &len);
 
 	if (r < 0) {
 		snprintf(error, size, "%s: cannot be read: %s", path, strerror(-r));
