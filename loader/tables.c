@@ -195,6 +195,12 @@ int cv_table_service_set(struct cv_bpf *bpf, const struct cv_service_key *key,
 	return set(bpf, CV_MAP_SERVICES, key, entry);
 }
 
+int cv_table_service_get(struct cv_bpf *bpf, const struct cv_service_key *key,
+			 struct cv_service_entry *ret)
+{
+	return get(bpf, CV_MAP_SERVICES, key, ret);
+}
+
 int cv_table_service_del(struct cv_bpf *bpf, const struct cv_service_key *key)
 {
 	return del(bpf, CV_MAP_SERVICES, key);

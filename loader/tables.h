@@ -44,6 +44,8 @@ int cv_table_workload_each(struct cv_bpf *bpf,
 int cv_table_service_set(struct cv_bpf *bpf, const struct cv_service_key *key,
 			 const struct cv_service_entry *entry);
 int cv_table_service_del(struct cv_bpf *bpf, const struct cv_service_key *key);
+int cv_table_service_get(struct cv_bpf *bpf, const struct cv_service_key *key,
+			 struct cv_service_entry *ret);
 int cv_table_service_each(struct cv_bpf *bpf,
 			  int (*fn)(const struct cv_service_key *key,
 				    const struct cv_service_entry *entry, void *arg),

@@ -52,7 +52,7 @@ enum cv_limits {
 	CV_LIMIT_WORKLOAD_WAIT_MS = 5000, /* wait for the local pod's workload record */
 	CV_LIMIT_WAITING =
 		4096, /* connections of one pod that wait for that record or a certificate */
-	CV_LIMIT_RESOLVE_NAMES = 4096, /* host names in the cache of one resolver (one a worker) */
+	CV_LIMIT_RESOLVE_NAMES = 1024, /* host names in the cache of one resolver (one a worker) */
 	CV_LIMIT_RESOLVE_PENDING = 256, /* … that are being asked at once */
 	CV_LIMIT_RESOLVE_ADDRS = 16, /* addresses kept of one name */
 	CV_LIMIT_POOL_IDLE_MS = 300000, /* pooled connection without streams */
@@ -105,6 +105,7 @@ enum cv_limits {
 	CV_LIMIT_CERTS = 4096, /* identities with a certificate */
 	CV_LIMIT_CLOSED_FLOWS = 1024, /* closed flows kept for `culvertctl flows` */
 	CV_LIMIT_SERIES = 65536, /* metric series; the rest is counted under "overflow" */
+	CV_LIMIT_NAME_SERIES = 4096, /* series of istio_on_demand_dns; the same */
 	CV_LIMIT_LOG_LINES = 10000, /* queued log lines */
 	CV_LIMIT_POLICY_PORTS =
 		256, /* ports that policies of one destination may name before the daemon decides */

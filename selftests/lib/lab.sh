@@ -183,7 +183,8 @@ pod_del()
 
 # ---- services and the mesh file ------------------------------------------------------------------
 
-# service_add NAME VIP4 VIP6 PORT TARGET-PORT POD…: a VIP of "-" is left out.
+# service_add NAME VIP4 VIP6 PORT TARGET-PORT POD…: a VIP of "-" is left out. A line of YAML more for
+# its record: echo "extra='…'" >>"$LAB/services/NAME".
 service_add()
 (
 	name=$1 vip4=$2 vip6=$3 port=$4 target=$5
@@ -313,6 +314,7 @@ mesh_ports()
 
 mesh_service()
 (
+	extra=
 	. "$1"
 	vips=
 	[ -z "$vip4" ] || vips="\"/$vip4\""
@@ -324,6 +326,7 @@ mesh_service()
 		  vips: [$vips]
 		  ports: $(mesh_ports)
 	END
+	[ -z "$extra" ] || echo "  $extra"
 )
 
 # ---- culvert -------------------------------------------------------------------------------------

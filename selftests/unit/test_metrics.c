@@ -263,6 +263,40 @@ static void test_escape(void **state)
 	assert_string_equal(cv_metric_escape("ab\"", tiny, sizeof(tiny)), "ab");
 }
 
+/* Names that DNS is asked for, by who asks; bounded. */
+static void test_names(void **state)
+{
+	struct cv_telemetry *t = make_telemetry(0);
+	struct cv_workload *src = cv_workload_new();
+	_cleanup_free_ char *text = NULL;
+	char name[64];
+
+	(void)state;
+	src->workload_name = cv_str_new("web");
+	src->ns = cv_str_new("shop");
+	src->trust_domain = cv_str_new("td");
+	src->service_account = cv_str_new("sa");
+	text = cv_metrics_text(t);
+	assert_null(strstr(text, "on_demand_dns"));
+	cv_traffic_name_asked(t, src, "ext.org");
+	cv_traffic_name_asked(t, src, "ext.org");
+	for (unsigned i = 0; i < CV_LIMIT_NAME_SERIES + 1; i++) {
+		snprintf(name, sizeof(name), "n%u.org", i);
+		cv_traffic_name_asked(t, src, name);
+	}
+	free(text);
+	text = cv_metrics_text(t);
+	assert_non_null(strstr(
+		text,
+		"istio_on_demand_dns_total{source_workload=\"web\",source_canonical_service=\"unknown\","
+		"source_canonical_revision=\"unknown\",source_workload_namespace=\"shop\","
+		"source_principal=\"spiffe://td/ns/shop/sa/sa\",source_app=\"unknown\","
+		"source_version=\"unknown\",source_cluster=\"unknown\",hostname=\"ext.org\"} 2\n"));
+	assert_non_null(strstr(text, "istio_on_demand_dns_total{hostname=\"overflow\"} 2\n"));
+	cv_workload_put(&src);
+	cv_telemetry_free(&t);
+}
+
 static void *open_and_close(void *arg)
 {
 	for (int i = 0; i < 2000; i++) {
@@ -324,6 +358,7 @@ int main(void)
 		cmocka_unit_test(test_series_are_bounded),
 		cmocka_unit_test(test_registered),
 		cmocka_unit_test(test_escape),
+		cmocka_unit_test(test_names),
 		cmocka_unit_test(test_threads),
 	};
 

@@ -66,6 +66,8 @@ static const struct env_var env_vars[] = {
 	    "istio-cni's socket, in ztunnel's place"),
 	VAR("INPOD_PORT_REUSE", ENV_BOOL, port_reuse, "true", "SO_REUSEPORT on pod listeners"),
 	VAR("ENABLE_RESPONSE_BAGGAGE", ENV_BOOL, response_baggage, "true", "baggage on answers"),
+	VAR("LOCALHOST_APP_TUNNEL", ENV_BOOL, localhost_app_tunnel, "true",
+	    "application tunnels (PROXY) are reached on loopback"),
 	VAR("ENABLE_ORIG_SRC", ENV_TRISTATE, original_src, NULL, "keep the client's address"),
 	VAR("PACKET_MARK", ENV_UINT, packet_mark, "1337", "SO_MARK of our sockets in pods"),
 	VAR("KEEPALIVE_ENABLED", ENV_BOOL, sock.keepalive, "true", "TCP keepalive"),

@@ -33,7 +33,7 @@ struct cv_env {
 	char *inpod_uds;
 	struct cv_env_ports ports; /* of the mesh config file or PROXY_CONFIG; else the usual */
 	/* data path */
-	bool ipv6, port_reuse, response_baggage;
+	bool ipv6, port_reuse, response_baggage, localhost_app_tunnel;
 	int original_src; /* 1 must, 0 never, -1 best effort */
 	struct cv_sock_config sock;
 	uint64_t packet_mark;

@@ -58,6 +58,7 @@ int cv_start_proxy(struct cv_daemon *d)
 		.original_src = d->env.original_src,
 		.port_reuse = d->env.port_reuse,
 		.response_baggage = d->env.response_baggage,
+		.localhost_app_tunnel = d->env.localhost_app_tunnel,
 		.pool_max_streams = (unsigned)d->env.pool_max_streams,
 		.pool_idle_ms = (unsigned)d->env.pool_idle_ms,
 		.max_connections = d->settings.max_connections,

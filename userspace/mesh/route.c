@@ -4,10 +4,11 @@
  *
  * Who is dialled is asked twice, in different orders, as ztunnel does: "is this a service's
  * traffic?" takes a workload's address first, choosing the upstream takes a service's first.
- * What needs a waypoint, a gateway or DNS is refused: it must not be sent past them.
+ * What needs a gateway to another network is refused: it must not be sent past it.
  */
 #include "userspace/mesh/route.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -32,21 +33,12 @@ static const char *workload_text(const struct cv_workload *w)
 	return w->name ? w->name : cv_str_text(w->uid);
 }
 
-static void refuse_waypoint(struct decision *d)
+/* w is on another network: reached through its gateway alone, which this version does not speak to. */
+static void refuse_network(struct decision *d, const struct cv_workload *w)
 {
 	char text[CV_SOCKADDR_TEXT];
 
-	d->route->waypoint = true;
-	refuse(d, "destination has a waypoint, which this version does not speak to: %s",
-	       cv_sockaddr_text(&d->in->dst, text));
-}
-
-static void refuse_network(struct decision *d)
-{
-	const struct cv_workload *w = d->up.workload;
-	char text[CV_SOCKADDR_TEXT];
-
-	if (!d->up.service)
+	if (!d->dialled && !d->up.service)
 		refuse(d, "no service for target address: %s", cv_sockaddr_text(&d->in->dst, text));
 	else if (!w->network_gateway)
 		refuse(d, "no valid routing destination for workload: %s", workload_text(w));
@@ -71,83 +63,235 @@ static void set_sans(struct cv_route *r, const struct cv_upstream *u)
 	r->nr_sans = n + 1;
 }
 
-static void route_to_upstream(struct decision *d)
+/* Where the chosen workload is for a client that asked for `like`: its address, or its host name
+ * to be asked for one. False = nowhere: refused. */
+static bool set_next_hop(struct decision *d, const struct cv_addr *like)
 {
 	const struct cv_workload *w = d->up.workload;
 	struct cv_route *r = d->route;
-	struct cv_addr ip;
 
-	if (!cv_route_select_ip(w, d->up.service, &d->in->dst.ip, &ip)) {
-		if (w->hostname)
-			refuse(d, "unsupported feature: workload %s has a host name for address",
-			       workload_text(w));
-		else
-			refuse(d, "no valid routing destination for workload: %s",
-			       workload_text(w));
+	r->next_hop = (struct cv_sockaddr){ *like, d->up.port };
+	if (cv_route_select_ip(w, d->up.service, like, &r->next_hop.ip))
+		return true;
+	r->hostname = cv_str_ref(w->hostname);
+	if (!w->hostname)
+		refuse(d, "no valid routing destination for workload: %s", workload_text(w));
+	return w->hostname;
+}
+
+static void route_to_upstream(struct decision *d)
+{
+	struct cv_route *r = d->route;
+
+	if (!set_next_hop(d, &d->in->dst.ip))
 		return;
-	}
-	r->target = (struct cv_sockaddr){ ip, d->up.port };
-	r->next_hop = r->target;
+	r->target = r->next_hop;
 	r->kind = CV_ROUTE_TCP;
-	if (w->protocol != CV_PROTOCOL_HBONE)
+	if (d->up.workload->protocol != CV_PROTOCOL_HBONE)
 		return;
 	r->kind = CV_ROUTE_HBONE;
 	r->next_hop.port = CV_PORT_HBONE;
 	set_sans(r, &d->up);
 }
 
-/* Is the client the destination's own waypoint? Then it goes to the workload itself. */
-static bool is_from_waypoint(const struct decision *d)
+/* ---- waypoints --------------------------------------------------------------------------------- */
+
+static struct cv_pick pick_of(const struct decision *d)
+{
+	return (struct cv_pick){
+		.store = d->store,
+		.src = d->in->src,
+		.port = d->in->dst.port,
+		.choice = d->in->choice,
+		.random = d->in->random,
+	};
+}
+
+/* What was dialled goes to its waypoint as it was dialled; always by HBONE. */
+static void route_to_waypoint(struct decision *d, const struct cv_gateway *g)
+{
+	const struct cv_pick pick = pick_of(d);
+	struct cv_route *r = d->route;
+	struct cv_addr like;
+	char text[400];
+	int err;
+
+	r->waypoint = true;
+	err = cv_gateway_resolve(&pick, g, &d->in->dst.ip, &d->up, &like);
+	if (err) {
+		refuse(d, "unknown waypoint: waypoint %s %s",
+		       cv_gateway_text(g, text, sizeof(text)),
+		       err == -ENOENT ? "not found" : "has no endpoint that can be used");
+	} else if (d->dialled && d->up.workload->network != d->in->src->network) {
+		refuse_network(d, d->up.workload);
+	} else if (set_next_hop(d, &like)) {
+		r->kind = CV_ROUTE_HBONE;
+		set_sans(r, &d->up);
+	}
+}
+
+/* Is the client one of the workloads behind this waypoint, and no other's address in use? */
+static bool is_from(const struct decision *d, const struct cv_gateway *g)
 {
 	return cv_workload_has_ip(d->in->src, &d->in->src_ip) &&
-	       cv_gateway_leads_to(d->store, d->up.workload->waypoint, d->in->src);
+	       cv_gateway_leads_to(d->store, g, d->in->src);
 }
+
+/* A waypoint that dials a service of its own would get the connection back, and dial again. */
+static void route_to_service_waypoint(struct decision *d, const struct cv_gateway *g)
+{
+	char text[CV_SOCKADDR_TEXT];
+
+	if (!is_from(d, g)) {
+		route_to_waypoint(d, g);
+		return;
+	}
+	d->route->waypoint = true;
+	refuse(d, "attempted recursive call to ourselves: %s is a waypoint of %s",
+	       workload_text(d->in->src), cv_sockaddr_text(&d->in->dst, text));
+}
+
+/* The workload's own waypoint is for those that dial the workload, but for the waypoint itself. */
+static const struct cv_gateway *workload_waypoint(const struct decision *d)
+{
+	const struct cv_gateway *g = d->up.workload->waypoint;
+
+	return g && !d->dialled && !is_from(d, g) ? g : NULL;
+}
+
+/* ---- decision ---------------------------------------------------------------------------------- */
 
 static bool is_passthrough(const struct cv_service *svc)
 {
 	return svc->has_lb && svc->lb_mode == CV_LB_PASSTHROUGH;
 }
 
-static void decide(struct decision *d)
+static void find_dialled(struct decision *d)
 {
 	const struct cv_route_in *in = d->in;
-	char text[CV_SOCKADDR_TEXT];
 
 	if (!cv_store_peek_addr(d->store, d->store->network, &in->dst.ip))
 		d->dialled =
 			cv_store_peek_vip(d->store, in->src->ns, d->store->network, &in->dst.ip);
-	if (d->dialled && cv_service_has_waypoint(d->dialled)) {
-		refuse_waypoint(d);
-	} else if (!cv_route_find_upstream(d->store, in, &d->up)) {
-		if (d->dialled && !is_passthrough(d->dialled))
-			refuse(d, "no healthy upstream: %s", cv_sockaddr_text(&in->dst, text));
-	} else if (d->up.workload->network != in->src->network) {
-		refuse_network(d);
-	} else if (!d->dialled && d->up.workload->waypoint && !is_from_waypoint(d)) {
-		refuse_waypoint(d);
-	} else {
+}
+
+/* With the upstream found. */
+static void route_found(struct decision *d)
+{
+	const struct cv_gateway *g = workload_waypoint(d);
+	struct cv_service *through = d->up.service;
+
+	if (d->up.workload->network != d->in->src->network)
+		refuse_network(d, d->up.workload);
+	else if (g)
+		route_to_waypoint(d, g);
+	else
 		route_to_upstream(d);
+	d->up.service = through; /* the destination's, not the waypoint's own */
+}
+
+static void decide(struct decision *d)
+{
+	const struct cv_pick pick = pick_of(d);
+	const struct cv_gateway *g = NULL;
+	char text[CV_SOCKADDR_TEXT];
+
+	find_dialled(d);
+	if (d->dialled)
+		g = cv_service_waypoint(d->dialled, d->in->random);
+	if (g) {
+		route_to_service_waypoint(d, g);
+		d->up.service = d->dialled;
+	} else if (cv_route_find_upstream(&pick, d->in->src->network, &d->in->dst.ip, &d->up)) {
+		route_found(d);
+	} else if (d->dialled && !is_passthrough(d->dialled)) {
+		refuse(d, "no healthy upstream: %s", cv_sockaddr_text(&d->in->dst, text));
 	}
+}
+
+static void begin(struct decision *d, struct cv_store *s, const struct cv_route_in *in,
+		  struct cv_route *ret)
+{
+	*d = (struct decision){ .store = s, .in = in, .route = ret };
+	*ret = (struct cv_route){ CV_ROUTE_PASSTHROUGH, .next_hop = in->dst, .target = in->dst };
+}
+
+static void finish(struct decision *d)
+{
+	struct cv_route *r = d->route;
+
+	r->dst = cv_workload_ref(d->up.workload);
+	r->service = cv_service_ref(d->up.service);
+	if (!r->service && r->kind == CV_ROUTE_REFUSE)
+		r->service = cv_service_ref(d->dialled);
 }
 
 void cv_route_outbound(struct cv_store *s, const struct cv_route_in *in, struct cv_route *ret)
 {
-	struct decision d = { .store = s, .in = in, .route = ret };
+	struct decision d;
 
-	*ret = (struct cv_route){ CV_ROUTE_PASSTHROUGH, .next_hop = in->dst, .target = in->dst };
+	begin(&d, s, in, ret);
 	rcu_read_lock();
 	decide(&d);
-	ret->dst = cv_workload_ref(d.up.workload);
-	ret->service = cv_service_ref(d.up.service);
-	if (!ret->service && ret->kind == CV_ROUTE_REFUSE)
-		ret->service = cv_service_ref(d.dialled);
+	finish(&d);
 	rcu_read_unlock();
+}
+
+/* The endpoints of a service that is not behind a waypoint; 0 = there is nothing to choose. */
+static size_t list_endpoints(const struct decision *d, struct cv_upstream *ret, size_t max)
+{
+	const struct cv_pick pick = pick_of(d);
+
+	if (!d->up.service || d->route->waypoint)
+		return 0;
+	return cv_route_pick_all(&pick, d->up.service, ret, max);
+}
+
+size_t cv_route_choices(struct cv_store *s, const struct cv_route_in *in,
+			struct cv_route_choice *ret, size_t max)
+{
+	struct cv_upstream *ups = calloc(max, sizeof(*ups));
+	struct decision d;
+	size_t n;
+
+	if (!ups)
+		abort();
+	begin(&d, s, in, &ret[0].route);
+	ret[0].weight = 1;
+	rcu_read_lock();
+	decide(&d);
+	finish(&d);
+	n = list_endpoints(&d, ups, max);
+	for (size_t i = 0; i < n && i < max; i++) {
+		struct cv_service *dialled = d.dialled;
+
+		if (i == 0)
+			cv_route_fini(&ret[0].route);
+		begin(&d, s, in, &ret[i].route);
+		d.dialled = dialled;
+		d.up = ups[i];
+		route_found(&d);
+		finish(&d);
+		ret[i].weight = ups[i].workload->capacity;
+	}
+	rcu_read_unlock();
+	free(ups);
+	return n ? n : 1;
+}
+
+void cv_route_resolved(struct cv_route *r, const struct cv_addr *ip)
+{
+	r->next_hop.ip = *ip;
+	if (!r->waypoint)
+		r->target.ip = *ip;
+	cv_str_put(&r->hostname);
 }
 
 void cv_route_fini(struct cv_route *r)
 {
 	cv_workload_put(&r->dst);
 	cv_service_put(&r->service);
+	cv_str_put(&r->hostname);
 	for (size_t i = 0; i < r->nr_sans; i++)
 		cv_str_put(&r->sans[i]);
 	free(r->sans);

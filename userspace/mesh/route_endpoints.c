@@ -12,14 +12,6 @@
 #include "userspace/mesh/route_private.h"
 #include "userspace/mesh/store_private.h"
 
-bool cv_service_has_waypoint(const struct cv_service *svc)
-{
-	for (size_t i = 0; i < svc->nr_weighted_waypoints; i++)
-		if (svc->weighted_waypoints[i].weight)
-			return true;
-	return svc->waypoint;
-}
-
 const struct cv_service_endpoint *cv_service_find_endpoint(const struct cv_service *svc, cv_str uid)
 {
 	size_t low = 0, high = svc->nr_endpoints;
@@ -94,6 +86,17 @@ static uint16_t target_port(const struct cv_service *svc, const struct cv_servic
 	return target > 0 ? (uint16_t)target : 0;
 }
 
+/* The same of a waypoint: what its application tunnel leads to need not be on the service. */
+static uint16_t waypoint_port(const struct cv_service *svc, const struct cv_service_endpoint *e,
+			      const struct cv_workload *w, uint16_t port)
+{
+	uint16_t target = target_port(svc, e, port);
+
+	if (!w->has_app_tunnel && cv_port_map_find(&svc->ports, port) < 0)
+		return 0;
+	return target || !w->app_tunnel_port ? target : port;
+}
+
 /* The endpoint's workload when a client of `network` can be sent there, else NULL. */
 static struct cv_workload *usable_workload(const struct cv_store *s, cv_str network,
 					   const struct cv_service_endpoint *e)
@@ -149,13 +152,6 @@ static unsigned rank(const struct cv_service *svc, const struct cv_workload *src
 	return matches + bonus;
 }
 
-struct pick {
-	struct cv_upstream in_hand;
-	uint64_t weight; /* of all candidates of best_rank so far */
-	unsigned best_rank;
-	uint64_t random;
-};
-
 static uint64_t next_random(uint64_t *state)
 {
 	uint64_t z = *state += UINT64_C(0x9e3779b97f4a7c15);
@@ -165,71 +161,103 @@ static uint64_t next_random(uint64_t *state)
 	return z ^ z >> 31;
 }
 
-static void consider(struct pick *p, const struct cv_upstream *u, unsigned rank_of_u)
-{
-	if (rank_of_u < p->best_rank || !u->workload->capacity)
-		return;
-	if (rank_of_u > p->best_rank) {
-		p->best_rank = rank_of_u;
-		p->weight = 0;
-	}
-	p->weight += u->workload->capacity;
-	if (next_random(&p->random) % p->weight < u->workload->capacity)
-		p->in_hand = *u;
-}
-
 /* Is this what connect() chose in the kernel? */
-static bool is_choice(const struct cv_route_in *in, const struct cv_upstream *u)
+static bool is_choice(const struct cv_pick *p, const struct cv_upstream *u)
 {
-	return in->choice && in->choice->port == u->port &&
-	       cv_workload_has_ip(u->workload, &in->choice->ip);
+	return p->choice && p->choice->port == u->port &&
+	       cv_workload_has_ip(u->workload, &p->choice->ip);
 }
 
-static bool pick_endpoint(const struct cv_store *s, const struct cv_route_in *in,
-			  struct cv_service *svc, struct cv_upstream *ret)
+static enum cv_lb_mode lb_mode(const struct cv_service *svc)
 {
-	struct pick pick = { .random = in->random };
-	enum cv_lb_mode mode = svc->has_lb ? svc->lb_mode : CV_LB_STANDARD;
+	return svc->has_lb ? svc->lb_mode : CV_LB_STANDARD;
+}
 
-	if (cv_port_map_find(&svc->ports, in->dst.port) < 0)
+/* What is on another network cannot be reached yet, so it is taken only when there is nothing else:
+ * the refusal then says why. */
+enum { OWN_NETWORK = 1 << 16 };
+
+/* May the endpoint be taken? Then *ret, and its rank: only those of the highest are chosen from. */
+static bool is_candidate(const struct cv_pick *p, struct cv_service *svc,
+			 const struct cv_service_endpoint *e, struct cv_upstream *ret,
+			 unsigned *ret_rank)
+{
+	struct cv_workload *w = usable_workload(p->store, p->src->network, e);
+	enum cv_lb_mode mode = lb_mode(svc);
+	unsigned near = 0;
+	bool all = true;
+
+	if (!w || !w->capacity)
+		return false;
+	*ret = (struct cv_upstream){ w, svc, 0 };
+	ret->port = p->waypoint ? waypoint_port(svc, e, w, p->port) : target_port(svc, e, p->port);
+	if (!ret->port)
+		return false;
+	if (mode != CV_LB_STANDARD)
+		near = rank(svc, p->src, w, &all);
+	*ret_rank = near + (w->network == p->src->network ? OWN_NETWORK : 0);
+	return mode != CV_LB_STRICT || all;
+}
+
+bool cv_route_pick(const struct cv_pick *p, struct cv_service *svc, struct cv_upstream *ret)
+{
+	bool standard = lb_mode(svc) == CV_LB_STANDARD;
+	uint64_t random = p->random, weight = 0;
+	unsigned best = 0, near;
+	struct cv_upstream u;
+
+	*ret = (struct cv_upstream){};
+	if (!p->waypoint && cv_port_map_find(&svc->ports, p->port) < 0)
 		return false;
 	for (size_t i = 0; i < svc->nr_endpoints; i++) {
-		const struct cv_service_endpoint *e = &svc->endpoints[i];
-		struct cv_upstream u = { usable_workload(s, in->src->network, e), svc, 0 };
-		unsigned near = 0;
-		bool all = true;
-
-		if (u.workload)
-			u.port = target_port(svc, e, in->dst.port);
-		if (!u.port)
+		if (!is_candidate(p, svc, &svc->endpoints[i], &u, &near) || near < best)
 			continue;
-		if (mode != CV_LB_STANDARD)
-			near = rank(svc, in->src, u.workload, &all);
-		if (mode == CV_LB_STRICT && !all)
-			continue;
-		if (mode == CV_LB_STANDARD && is_choice(in, &u)) {
+		if (standard && is_choice(p, &u)) {
 			*ret = u;
 			return true;
 		}
-		consider(&pick, &u, near);
+		weight = u.workload->capacity + (near > best ? 0 : weight);
+		best = near;
+		if (next_random(&random) % weight < u.workload->capacity)
+			*ret = u;
 	}
-	*ret = pick.in_hand;
 	return ret->workload;
 }
 
-bool cv_route_find_upstream(const struct cv_store *s, const struct cv_route_in *in,
+size_t cv_route_pick_all(const struct cv_pick *p, struct cv_service *svc, struct cv_upstream *ret,
+			 size_t max)
+{
+	unsigned best = 0, near;
+	struct cv_upstream u;
+	size_t n = 0;
+
+	if (cv_port_map_find(&svc->ports, p->port) < 0)
+		return 0;
+	for (size_t i = 0; i < svc->nr_endpoints; i++) {
+		if (!is_candidate(p, svc, &svc->endpoints[i], &u, &near) || near < best)
+			continue;
+		if (near > best)
+			n = 0;
+		best = near;
+		if (n < max)
+			ret[n] = u;
+		n++;
+	}
+	return n;
+}
+
+bool cv_route_find_upstream(const struct cv_pick *p, cv_str network, const struct cv_addr *ip,
 			    struct cv_upstream *ret)
 {
-	cv_str network = in->src->network;
-	struct cv_service *svc = cv_store_peek_vip(s, in->src->ns, network, &in->dst.ip);
+	struct cv_service *svc = cv_store_peek_vip(p->store, p->src->ns, network, ip);
 
 	*ret = (struct cv_upstream){};
-	if (svc && svc->has_lb && svc->lb_mode == CV_LB_PASSTHROUGH)
+	if (svc && lb_mode(svc) == CV_LB_PASSTHROUGH)
 		return false;
 	if (svc)
-		return pick_endpoint(s, in, svc, ret);
-	ret->workload = cv_store_peek_addr(s, network, &in->dst.ip);
-	ret->port = in->dst.port;
+		return cv_route_pick(p, svc, ret);
+	ret->workload = cv_store_peek_addr(p->store, network, ip);
+	ret->port = p->port;
 	return ret->workload;
 }
 
@@ -240,12 +268,12 @@ static int make_candidate(const struct cv_store *s, const struct cv_service *svc
 {
 	struct cv_workload *w = usable_workload(s, s->network, e);
 
-	if (!w || !w->capacity)
+	if (!w || !w->capacity || w->network != s->network)
 		return 0;
 	ret->addr.port = target_port(svc, e, dialled->port);
 	if (!ret->addr.port)
 		return 0;
-	if (w->network != s->network || !cv_route_select_ip(w, svc, &dialled->ip, &ret->addr.ip) ||
+	if (!cv_route_select_ip(w, svc, &dialled->ip, &ret->addr.ip) ||
 	    cv_addr_is_v4(&ret->addr.ip) != cv_addr_is_v4(&dialled->ip))
 		return -EOPNOTSUPP;
 	ret->workload = w;
@@ -260,7 +288,7 @@ int cv_route_candidates(struct cv_store *s, const struct cv_service *svc, uint16
 	size_t n = 0;
 	int r;
 
-	if (cv_service_has_waypoint(svc) || (svc->has_lb && svc->lb_mode != CV_LB_STANDARD))
+	if (cv_service_has_waypoint(svc) || lb_mode(svc) != CV_LB_STANDARD)
 		return -EOPNOTSUPP;
 	if (cv_port_map_find(&svc->ports, port) < 0)
 		return 0;
@@ -275,21 +303,4 @@ int cv_route_candidates(struct cv_store *s, const struct cv_service *svc, uint16
 		n += (size_t)r;
 	}
 	return (int)n;
-}
-
-bool cv_gateway_leads_to(const struct cv_store *s, const struct cv_gateway *g,
-			 const struct cv_workload *w)
-{
-	struct cv_service *svc;
-	struct cv_workload *target;
-
-	if (g->by_host)
-		svc = cv_store_peek_service(s, g->host.ns, g->host.host);
-	else
-		svc = cv_store_peek_vip(s, NULL, g->addr.network, &g->addr.ip);
-	if (svc)
-		return cv_service_find_endpoint(svc, w->uid);
-	target = g->by_host ? cv_store_peek_host(s, g->host.ns, g->host.host) :
-			      cv_store_peek_addr(s, g->addr.network, &g->addr.ip);
-	return target && target->uid == w->uid;
 }

@@ -77,46 +77,87 @@ static int service_port(const struct cv_service *svc, const struct cv_workload *
 	return target > 0 ? target : cv_port_map_find(&svc->ports, port);
 }
 
-static int resolve_port(const struct inbound *in, uint16_t *ret)
+/* The address that stands for a service in the PROXY header, which cannot hold a name: one of our
+ * network first, then IPv4. */
+static const struct cv_network_addr *best_vip(const struct inbound *in,
+					      const struct cv_service *svc)
+{
+	const struct cv_network_addr *best = NULL;
+	int best_rank = -1;
+
+	for (size_t i = 0; i < svc->nr_vips; i++) {
+		const struct cv_network_addr *vip = &svc->vips[i];
+		int rank = vip->network != in->store->network ? 0 : cv_addr_is_v4(&vip->ip) ? 2 : 1;
+
+		if (rank > best_rank) {
+			best_rank = rank;
+			best = vip;
+		}
+	}
+	return best;
+}
+
+/* A request by host name: the workload's own port for it, and what the PROXY header will say. */
+static int resolve_host(const struct inbound *in, struct cv_inbound_route *ret)
 {
 	const struct cv_authority *a = in->authority;
+	const char *host = cv_str_text(a->host);
+	const struct cv_network_addr *vip;
 	const struct cv_service *svc;
-	int port = a->addr.port;
+	int port;
 
-	if (!a->is_addr) {
-		svc = cv_store_peek_best_by_host(in->store, in->local->ns, a->host);
-		if (!svc)
-			return fail(in, UNAVAILABLE, "no service or workload for hostname: %s",
-				    cv_str_text(a->host));
-		port = service_port(svc, in->local, a->port);
-		if (port <= 0)
-			return fail(in, UNAVAILABLE,
-				    "requested service %s:%u found, but cannot resolve port",
-				    cv_str_text(a->host), a->port);
-	}
+	svc = cv_store_peek_best_by_host(in->store, in->local->ns, a->host);
+	if (!svc)
+		return fail(in, UNAVAILABLE, "no service or workload for hostname: %s", host);
+	port = service_port(svc, in->local, a->port);
+	if (port <= 0)
+		return fail(in, UNAVAILABLE,
+			    "requested service %s:%u found, but cannot resolve port", host,
+			    a->port);
+	ret->dst.port = (uint16_t)port;
+	vip = best_vip(in, svc);
+	if (vip)
+		ret->tunnel_target = (struct cv_sockaddr){ vip->ip, a->port };
+	else if (in->local->has_app_tunnel)
+		return fail(in, UNAVAILABLE, "requested service %s found, but has no IP addresses",
+			    host);
+	return 0;
+}
+
+static int resolve(const struct inbound *in, struct cv_inbound_route *ret)
+{
+	const struct cv_workload *local = in->local;
+	uint16_t port;
+	int status = 0;
+
+	ret->dst.port = in->authority->addr.port;
+	ret->tunnel_target = in->authority->addr;
+	if (!in->authority->is_addr)
+		status = resolve_host(in, ret);
+	if (status)
+		return status;
+	port = ret->dst.port;
 	if (port == CV_PORT_OUTBOUND || port == CV_PORT_INBOUND || port == CV_PORT_HBONE)
 		return fail(in, UNAVAILABLE, "attempted recursive call to ourselves");
-	if (in->local->has_app_tunnel && in->local->app_tunnel_port)
-		port = in->local->app_tunnel_port;
-	*ret = (uint16_t)port;
+	if (local->has_app_tunnel && local->app_tunnel_port)
+		ret->dst.port = local->app_tunnel_port;
+	ret->proxy_header = local->has_app_tunnel && local->app_tunnel_proxy;
 	return 0;
 }
 
 int cv_route_inbound(struct cv_store *s, const struct cv_workload *local,
 		     const struct cv_sockaddr *local_addr, const struct cv_authority *authority,
-		     struct cv_sockaddr *ret_dst, char error[256])
+		     struct cv_inbound_route *ret)
 {
-	const struct inbound in = { s, local, &local_addr->ip, authority, error };
-	uint16_t port;
+	const struct inbound in = { s, local, &local_addr->ip, authority, ret->error };
 	int status;
 
+	*ret = (struct cv_inbound_route){ .dst.ip = local_addr->ip };
 	rcu_read_lock();
 	status = check_address(&in);
 	if (!status)
-		status = resolve_port(&in, &port);
+		status = resolve(&in, ret);
 	rcu_read_unlock();
-	if (!status)
-		*ret_dst = (struct cv_sockaddr){ local_addr->ip, port };
 	return status;
 }
 

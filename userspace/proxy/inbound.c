@@ -6,11 +6,14 @@
 #define CV_LOG_TARGET "proxy::inbound"
 #include "userspace/proxy/inbound.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <strings.h>
+#include <sys/socket.h>
 
 #include "userspace/base/cleanup.h"
 #include "userspace/base/log.h"
+#include "userspace/proto/proxy_header.h"
 #include "userspace/proxy/hbone_conn.h"
 #include "userspace/proxy/session.h"
 
@@ -36,17 +39,41 @@ static void refuse(struct cv_session *s, int status, enum cv_flag flag, const ch
 	}
 }
 
+/* In front of the payload. The socket is new, so its buffer takes it whole. */
+static int send_proxy_header(struct cv_session *s)
+{
+	const struct cv_identity *id = &s->src_identity;
+	uint8_t header[CV_PROXY_HEADER_MAX];
+	char text[CV_IDENTITY_TEXT];
+	int n = cv_proxy_header_format(&s->client, &s->tunnel_target,
+				       cv_identity_is_set(id) ? cv_identity_text(id, text) : NULL,
+				       header, sizeof(header));
+	ssize_t sent;
+
+	if (n < 0)
+		return n;
+	sent = send(s->tunnel.end[1].fd, header, (size_t)n, MSG_DONTWAIT | MSG_NOSIGNAL);
+	return sent < 0 ? -errno : sent < n ? -ENOBUFS : 0;
+}
+
 static void accept_request(struct cv_session *s)
 {
 	const struct cv_proxy *p = s->lane->pod->proxy;
 	const struct cv_baggage own = cv_proxy_baggage(p, s->workload);
 	struct cv_tunnel_end *e = &s->tunnel.end[0];
-	char baggage[2048];
+	char baggage[2048], text[128];
+	int r;
 	bool has = p->opts.response_baggage &&
 		   cv_baggage_format(&own, baggage, sizeof(baggage)) > 0;
 
 	if (cv_h2_respond(e->stream, STATUS_OK, has ? baggage : NULL)) {
 		cv_session_fail(s, CV_FLAG_H2_HANDSHAKE_FAILURE, "h2 failed: no response possible");
+		return;
+	}
+	r = s->proxy_header ? send_proxy_header(s) : 0;
+	if (r) {
+		snprintf(text, sizeof(text), "send: PROXY header: %s", cv_strerror(-r));
+		cv_session_fail(s, CV_FLAG_CONNECT, text);
 		return;
 	}
 	cv_tunnel_start(&s->tunnel);
@@ -141,7 +168,7 @@ static int check_request(struct request *r, const struct cv_hbone_conn *conn, ch
 {
 	const struct cv_hbone_request *h = r->headers;
 	struct cv_session *s = r->session;
-	char why[256];
+	struct cv_inbound_route to;
 	int status;
 
 	if (!h->connect) {
@@ -158,9 +185,13 @@ static int check_request(struct request *r, const struct cv_hbone_conn *conn, ch
 		return UNAVAILABLE;
 	}
 	status = cv_route_inbound(s->lane->pod->proxy->opts.store, s->workload, &conn->local,
-				  &r->authority, &s->dst, why);
+				  &r->authority, &to);
 	if (status)
-		snprintf(error, 512, "%s", why);
+		snprintf(error, 512, "%s", to.error);
+	else
+		s->dst = to.dst;
+	s->proxy_header = to.proxy_header;
+	s->tunnel_target = to.tunnel_target;
 	return status;
 }
 

@@ -21,6 +21,17 @@ uint64_t cv_proxy_random(struct cv_proxy_worker *pw)
 	return z ^ (z >> 31);
 }
 
+struct cv_resolver *cv_proxy_resolver(struct cv_proxy_worker *pw)
+{
+	const struct cv_proxy_opts *opts = &pw->proxy->opts;
+	const struct cv_resolver_opts resolver = { pw->base, !opts->ipv6, opts->name_server };
+	int r = pw->resolver ? 0 : cv_resolver_new(&pw->resolver, &resolver);
+
+	if (r)
+		cv_warn("no host name can be resolved: %s", cv_strerror(-r));
+	return pw->resolver;
+}
+
 void cv_pod_put(struct cv_proxy_pod *pod)
 {
 	if (atomic_fetch_sub(&pod->refs, 1) > 1)

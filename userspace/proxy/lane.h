@@ -19,6 +19,7 @@
 #include <sys/queue.h>
 
 #include "maps/abi.h"
+#include "userspace/io/resolve.h"
 #include "userspace/proto/hbone.h"
 #include "userspace/proxy/chunk.h"
 #include "userspace/proxy/pool.h"
@@ -38,6 +39,7 @@ struct cv_proxy_worker {
 	struct event_base *base;
 	struct cv_chunks chunks;
 	struct cv_pool pool;
+	struct cv_resolver *resolver; /* made when the first name is asked for */
 	TAILQ_HEAD(, cv_lane) lanes;
 	struct cv_proxy_counters live;
 	unsigned handshakes; /* unfinished ones of inbound HBONE */
@@ -101,6 +103,8 @@ struct cv_proxy {
 	struct event *drain_deadline;
 };
 
+/* The worker's resolver; NULL when none can be made (logged). The worker's thread. */
+struct cv_resolver *cv_proxy_resolver(struct cv_proxy_worker *pw);
 /* 64 random bits; not for secrets. */
 uint64_t cv_proxy_random(struct cv_proxy_worker *pw);
 

@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Outbound: guard against loops → the pod's own record → the kernel's choice of an endpoint →
- * route → connect. A refused connection is reset, logged and, once it has a route, counted.
+ * route → DNS where only a name is known → connect. A refused connection is reset, logged and, once it has a route, counted.
  */
 #define CV_LOG_TARGET "proxy::outbound"
 #include "userspace/proxy/outbound.h"
 
 #include <arpa/inet.h>
+#include <errno.h>
 #include <stdio.h>
 
 #include "loader/tables.h"
@@ -222,11 +223,42 @@ static void connect_route(struct cv_session *s)
 	cv_identity_fini(&peer);
 }
 
+/* The route leads to a workload that only a host name tells the address of. */
+static void on_name(struct cv_resolve_wait *w, int r, const struct cv_addr *addrs, size_t n)
+{
+	struct cv_session *s = cv_container_of(w, struct cv_session, name);
+	char text[512];
+
+	if (r) {
+		snprintf(text, sizeof(text), "no ip addresses were resolved for workload: %s: %s",
+			 cv_str_text(s->route.dst->uid), cv_str_text(s->route.hostname));
+		cv_session_fail(s, CV_FLAG_NONE, text);
+		return;
+	}
+	cv_route_resolved(&s->route, cv_resolve_pick(addrs, n, &s->route.next_hop.ip,
+						     cv_proxy_random(s->lane->pw)));
+	connect_route(s);
+}
+
+static void resolve_name(struct cv_session *s)
+{
+	struct cv_resolver *resolver = cv_proxy_resolver(s->lane->pw);
+
+	cv_traffic_name_asked(s->lane->pod->proxy->opts.telemetry, s->workload, s->route.hostname);
+	s->name.done = on_name;
+	if (resolver)
+		cv_resolve(resolver, s->route.hostname, &s->name);
+	else
+		on_name(&s->name, -EIO, NULL, 0);
+}
+
 static void decide(struct cv_session *s)
 {
 	find_route(s);
 	if (s->route.kind == CV_ROUTE_REFUSE)
 		cv_session_fail(s, CV_FLAG_NONE, s->route.error);
+	else if (s->route.hostname)
+		resolve_name(s);
 	else
 		connect_route(s);
 }

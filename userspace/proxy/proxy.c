@@ -377,6 +377,7 @@ void cv_proxy_free(struct cv_proxy **pp)
 		while (!TAILQ_EMPTY(&pw->lanes))
 			free_lane(TAILQ_FIRST(&pw->lanes));
 		cv_pool_fini(&pw->pool);
+		cv_resolver_discard(&pw->resolver);
 		cv_chunks_fini(&pw->chunks);
 	}
 	while ((pod = TAILQ_FIRST(&p->pods))) {

@@ -52,6 +52,7 @@ static void on_tunnel_done(struct cv_tunnel *t, enum cv_flag flag, const char *e
 	s->dead = true;
 	cv_dial_cancel(&s->dial);
 	cv_pool_cancel(&s->wait);
+	cv_resolve_cancel(&s->name);
 	uncount_client_port(s);
 	t->traffic = NULL;
 	if (s->traffic)
@@ -78,6 +79,7 @@ void cv_session_forget(struct cv_session *s)
 		cv_traffic_close(&s->traffic, CV_FLAG_NONE,
 				 "connection closed due to connection drain");
 	s->wait.entry = NULL;
+	cv_resolve_cancel(&s->name);
 	cv_close(&s->dial.fd);
 	for (int i = 0; i < 2; i++)
 		cv_close(&s->tunnel.end[i].fd);
@@ -227,13 +229,28 @@ void cv_session_judge(const struct cv_session *s, const struct cv_policy_set *se
 	cv_policy_evaluate(set, &conn, ret);
 }
 
+/* An application tunnel that listens for the PROXY header does so on loopback, where nobody gets by
+ * us: the header tells it the client. */
+static bool is_local_tunnel(const struct cv_session *s)
+{
+	return s->proxy_header && s->lane->pod->proxy->opts.localhost_app_tunnel;
+}
+
+static struct cv_addr loopback_like(const struct cv_addr *ip)
+{
+	return cv_addr_is_v4(ip) ? cv_addr_v4(INADDR_LOOPBACK) :
+				   (struct cv_addr){ .b = { [15] = 1 } };
+}
+
 /* The client's address is kept unless the pod may not (ENABLE_ORIG_SRC), or it is the pod's own:
  * a pod that talks to itself through the mesh. */
 void cv_session_dial_application(struct cv_session *s, void (*done)(struct cv_dial *d, int fd))
 {
 	struct cv_dial_opts opts = { .dst = s->dst };
 
-	if (s->lane->pod->transparent && !cv_addr_eq(&s->client.ip, &s->dst.ip))
+	if (is_local_tunnel(s))
+		opts.dst.ip = loopback_like(&s->dst.ip);
+	else if (s->lane->pod->transparent && !cv_addr_eq(&s->client.ip, &s->dst.ip))
 		opts.client = &s->client.ip;
 	cv_dial_init(&s->dial, s->lane, done);
 	cv_dial_start(&s->dial, &opts);

@@ -13,6 +13,7 @@
 #include <stdint.h>
 #include <sys/queue.h>
 
+#include "userspace/io/resolve.h"
 #include "userspace/mesh/policy.h"
 #include "userspace/mesh/route.h"
 #include "userspace/proxy/dial.h"
@@ -41,9 +42,12 @@ struct cv_session {
 
 	/* outbound */
 	struct cv_route route;
+	struct cv_resolve_wait name; /* for the address of route.hostname */
 	struct cv_pool_wait wait;
 	/* inbound */
 	struct cv_identity src_identity; /* proven; may be unset */
+	bool proxy_header; /* the application gets the PROXY header … */
+	struct cv_sockaddr tunnel_target; /* … with this as the destination */
 };
 
 struct cv_session_opts {

@@ -55,6 +55,10 @@ struct cv_telemetry {
 	pthread_mutex_t metrics_lock;
 	struct cv_metric *metrics;
 
+	pthread_mutex_t names_lock;
+	struct cv_name_series *names; /* names.c */
+	unsigned nr_names;
+
 	struct cv_traffic_shard shards[CV_TRAFFIC_SHARDS];
 	pthread_mutex_t closed_lock;
 	struct cv_traffic *closed[CV_LIMIT_CLOSED_FLOWS]; /* ring */
@@ -74,6 +78,10 @@ void cv_traffic_fini(struct cv_telemetry *t);
  * the array is the caller's. Returns how many, or -ENOMEM. */
 ssize_t cv_traffic_snapshot(struct cv_telemetry *t, bool with_closed, struct cv_traffic ***ret);
 void cv_traffic_put(struct cv_traffic *c);
+
+/* names.c */
+void cv_names_init(struct cv_telemetry *t);
+void cv_names_fini(struct cv_telemetry *t);
 
 /* access.c */
 void cv_access_opened(const struct cv_traffic *c);

@@ -27,6 +27,7 @@ int cv_telemetry_new(struct cv_telemetry **ret, const struct cv_telemetry_opts *
 	cv_traffic_init(t);
 	pthread_mutex_init(&t->metrics_lock, NULL);
 	pthread_mutex_init(&t->ready_lock, NULL);
+	cv_names_init(t);
 	t->started_ms = cv_now_ms();
 	*ret = t;
 	return 0;
@@ -52,6 +53,7 @@ void cv_telemetry_free(struct cv_telemetry **telemetry)
 		next = task->next;
 		free(task);
 	}
+	cv_names_fini(t);
 	pthread_mutex_destroy(&t->metrics_lock);
 	pthread_mutex_destroy(&t->ready_lock);
 	free(t->istio_version);

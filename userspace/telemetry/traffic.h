@@ -71,5 +71,8 @@ void cv_traffic_drop(struct cv_traffic **c);
 void cv_traffic_early_deny(struct cv_telemetry *t, const struct cv_sockaddr *src,
 			   const struct cv_sockaddr *dst, enum cv_reporter reporter,
 			   const char *error);
+/* istio_on_demand_dns: a connection of src needs the address of a host name. */
+void cv_traffic_name_asked(struct cv_telemetry *t, const struct cv_workload *src,
+			   const char *hostname);
 /* istio_tcp_sockets_open */
 void cv_traffic_socket(struct cv_telemetry *t, enum cv_reporter reporter, int delta);

@@ -1,0 +1,124 @@
+#!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
+#
+# Waypoints: what is dialled through one goes to it as it was dialled, by service and by workload;
+# it alone reaches what is behind it; and nothing gets past it when it is away. The waypoint is a pod
+# of node2 with an application tunnel: its node terminates the HBONE, its application gets the PROXY
+# header on loopback, and what that dials is captured like any pod's.
+
+. "${CV_SELFTESTS:-$(dirname "$0")/..}/lib/ktap.sh"
+. "$CV_SELFTESTS/lib/lab.sh"
+. "$CV_SELFTESTS/lib/mesh.sh"
+
+WP4=10.244.2.20 WP6=fd10:244:2::20
+tunnel='applicationTunnel: {protocol: PROXY, port: 15088}'
+behind='waypoint: {destination: "default/wp.default.svc.cluster.local", hboneMtlsPort: 15008}'
+identity=spiffe://cluster.local/ns/default/sa/client
+
+plan 24
+
+waypoint_up()
+{
+	mesh_pods && pod_add node2 wp $WP4 $WP6 "extra=$tunnel" &&
+		service_add wp 10.96.0.20 - 15008 15008 wp || return
+	# far is dialled by address, the service echo by its VIP; both are behind the waypoint.
+	sed -i "s|^extra=.*|extra='$behind'|" "$LAB/pods/far"
+	echo "extra='$behind'" >>"$LAB/services/echo"
+	mesh_file
+	mesh_servers && mesh_daemons && mesh_enrol && pod_enrol wp && app_start
+}
+
+app_start()
+{
+	pod_start wp "$CV_SELFTESTS/e2e/waypoint_app.py" 15088 "$CV_TMP/app.log" \
+		$ECHO_VIP4:80=$NEAR4:7000 "[$ECHO_VIP6]:80=[$NEAR6]:7000"
+	app=$!
+	wait_for 60 pod_listens wp 15088
+}
+
+waypoint_up >"$CV_TMP/up.log" 2>&1 || {
+	comment "$(tail -n 40 "$CV_TMP/up.log" "$LAB"/node*.log)"
+	exit 1
+}
+
+# told PATTERN: the waypoint's application was told so
+told()
+{
+	wait_for 10 grep -qE "$1" "$CV_TMP/app.log" || {
+		cat "$CV_TMP/app.log"
+		return 1
+	}
+}
+
+reset="-m echo -n 100 -x ECONNRESET,less"
+
+# refused_fast ADDRESS PORT: by a reset, within a second (ten on a busy machine)
+refused_fast()
+{
+	timeout 10 nsenter --net="$(pod_netns client)" "$CV_TOOLS/tcpcall" $reset "$1" "$2"
+}
+
+explain()
+{
+	ctl node1 explain --from default/client --to "$1" -o json
+}
+
+# --- by service ---
+check "service: every byte both ways, half-closes included" call $ECHO_VIP4 80 -m echo -n 1000000
+check "service: the waypoint is told what was dialled, by whom" \
+	told "^$CLIENT4:[0-9]+ $ECHO_VIP4:80 $identity\$"
+check "service, IPv6" call $ECHO_VIP6 80 -m echo -n 100000
+check "service, IPv6: the waypoint is told what was dialled, by whom" \
+	told "^\[$CLIENT6\]:[0-9]+ \[$ECHO_VIP6\]:80 $identity\$"
+check "service: reported with the waypoint as the workload and the service that was dialled" \
+	wait_for 10 sh -c "nsenter --net=/run/netns/$(run_name node1) \
+		curl -fsS -m 5 http://127.0.0.1:15020/metrics | grep 'connections_opened_total{' |
+		grep 'reporter=\"source\"' | grep 'destination_workload=\"wp\"' |
+		grep -q 'destination_service=\"$(service_host echo)\"'"
+check "service: 100 connections" call $ECHO_VIP4 80 -m echo -n 100 -c 100 -j 4
+check_eq "explain: the waypoint decides" "true allow wp" \
+	"$(explain $ECHO_VIP4:80 | jq -r '.paths[0] | "\(.waypoint) \(.verdict) \(.destination.name)"')"
+
+# --- by workload ---
+check "workload: every byte both ways" call $FAR4 7000 -m echo -n 1000000
+check "workload: the waypoint is told what was dialled, by whom" \
+	told "^$CLIENT4:[0-9]+ $FAR4:7000 $identity\$"
+check "workload: the destination sees the waypoint's address" call $FAR4 7001 -m line -e $WP4
+check "workload, IPv6: the destination sees the waypoint's address" call $FAR6 7001 -m line -e $WP6
+check "the waypoint's own connections go to the workload itself" \
+	pod_exec wp "$CV_TOOLS/tcpcall" -m line -e $WP4 $FAR4 7001
+# far is an endpoint of this service, which has no waypoint: the workload's is for who dials the workload.
+check "by a service without a waypoint the workload's is not in the way" \
+	call $FAR_VIP4 80 -m echo -n 1000
+check "… and the waypoint was not asked" sh -c "! grep -q '$FAR_VIP4' '$CV_TMP/app.log'"
+
+# --- the waypoint alone is admitted ---
+sed -i "s|^extra=.*|extra='$behind\n  authorizationPolicies: [default/only-wp]'|" "$LAB/pods/far"
+policies "- name: only-wp
+  namespace: default
+  scope: WorkloadSelector
+  action: Allow
+  dryRun: false
+  rules:
+  - - - serviceAccounts: [{namespace: default, serviceAccount: wp}]"
+check "policy for the waypoint alone: through it" call $FAR4 7000 -m echo -n 1000
+check "policy for the waypoint alone: past it is refused" refused_fast $FAR_VIP4 80
+check "policy for the waypoint alone: a stranger is refused" \
+	pod_exec outside "$CV_TOOLS/tcpcall" $reset $FAR4 7000
+no_policies
+
+# --- loops ---
+check "a waypoint that dials a service of its own is refused" \
+	pod_exec wp "$CV_TOOLS/tcpcall" $reset $ECHO_VIP4 80
+check "… and the log says why" grep -q 'recursive call to ourselves: wp is a waypoint of' "$LAB/node2.log"
+
+# --- away ---
+kill "$app"
+wait_for 10 ktap_gone "$app"
+check "application away: refused" refused_fast $ECHO_VIP4 80
+app_start
+check "application back" wait_for 10 call $ECHO_VIP4 80 -m echo -n 1000
+pod_unenrol wp >"$CV_TMP/unenrol.log" 2>&1
+check "waypoint away: by service refused" refused_fast $ECHO_VIP4 80
+check "waypoint away: by workload refused" refused_fast $FAR4 7000
+check "both daemons are alive" kill -0 "$(daemon_pid node1)" "$(daemon_pid node2)"
