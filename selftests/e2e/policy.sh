@@ -9,7 +9,7 @@
 . "$CV_SELFTESTS/lib/lab.sh"
 . "$CV_SELFTESTS/lib/mesh.sh"
 
-plan 30
+plan 37
 mesh_up >"$CV_TMP/up.log" 2>&1 || {
 	comment "$(tail -n 40 "$CV_TMP/up.log" "$LAB"/node*.log)"
 	exit 1
@@ -56,11 +56,28 @@ check "direct: counted with flag DENY" sh -c "[ $denied_before -lt $(
 check "HBONE: refused by a reset" call $FAR4 7000 $reset
 check "plaintext inbound: refused by a reset" pod_exec outside "$CV_TOOLS/tcpcall" $reset $NEAR4 7000
 check "by VIP: refused by a reset" call $NEAR_VIP4 80 $reset
+explained()
+{
+	ctl node1 explain --from default/client --to "$2" -o json >"$CV_TMP/explain.json"
+	[ $? = "$1" ] && [ "$(jq -r "$3" "$CV_TMP/explain.json")" = "$4" ] ||
+		{ cat "$CV_TMP/explain.json"; return 1; }
+}
+check "explain: the policy that denies, exit code 3" \
+	explained 3 $NEAR4:7000 '.paths[0].policy' default/deny-7000
+check "explain: what the kernel says" explained 3 $NEAR4:7000 '.paths[0].kernel.answer' deny
+check "explain: denied on the other node, too" explained 3 $FAR4:7000 '.verdict' deny
+check "explain: another port is direct, exit code 0" explained 0 $NEAR4:7001 '.paths[0].tier' direct
+check "explain: by VIP, one path for each endpoint" \
+	explained 3 $ECHO_VIP4:80 '[.paths[].destination.name] | sort | join(" ")' "far near"
 check "IPv6 direct: refused by a reset" call $NEAR6 7000 $reset
 check "IPv6 HBONE: refused by a reset" call $FAR6 7000 $reset
 check "another port is not concerned" call $NEAR4 7001 -m line -e $CLIENT4
 check "the log says which policy" grep -q 'explicitly denied by: default/deny-7000' "$LAB/node1.log" "$LAB/node2.log"
 no_policies
+check "explain: no policy any more" explained 0 $ECHO_VIP4:80 '[.paths[].tier] | sort | join(" ")' \
+	"direct tls"
+check_not "explain: a pod of the other node is not answered for" \
+	ctl node1 explain --from default/far --to $NEAR4:7000
 check "taken back: direct works" call $NEAR4 7000 -m echo -n 1000
 check "taken back: HBONE works" call $FAR4 7000 -m echo -n 1000
 check "taken back: plaintext works" pod_exec outside "$CV_TOOLS/tcpcall" -m echo -n 1000 $NEAR4 7000
@@ -103,7 +120,7 @@ check "dry-run: plaintext passes" pod_exec outside "$CV_TOOLS/tcpcall" -m echo -
 no_policies
 sed -i "s/^extra=.*/extra='waypoint: {destination: \"\/10.96.0.99\", hboneMtlsPort: 15008}'/" "$LAB/pods/near"
 mesh_file
-check "a destination with a waypoint is refused" wait_for 10 call $NEAR4 7000 $reset
+check "a destination whose waypoint nobody knows is refused" wait_for 10 call $NEAR4 7000 $reset
 check "the reason is waypoint" sh -c "grep -qi waypoint '$LAB/node1.log'"
 sed -i "s/^extra=.*/extra=/" "$LAB/pods/near"
 mesh_file

@@ -351,6 +351,43 @@ static int run(struct cv_ctl *ctl, const struct cv_ctl_command **command, const 
 	return r;
 }
 
+/* The sentence, the table, and the exit code that the verdict gives. */
+static void test_explain(void **state)
+{
+	static const char answer[] =
+		"{\"from\":\"shop/web-0\",\"to\":\"10.9.0.1:80\",\"service\":\"shop/cart.svc\","
+		"\"verdict\":\"mixed\",\"paths\":["
+		"{\"verdict\":\"allow\",\"why\":\"no policy applies\",\"weight\":3,\"tier\":\"direct\","
+		"\"destination\":{\"namespace\":\"shop\",\"name\":\"cart-0\"},"
+		"\"address\":\"10.0.0.2:8080\",\"nextHop\":\"10.0.0.2:15008\"},"
+		"{\"verdict\":\"deny\",\"why\":\"explicitly denied by: shop/p\",\"weight\":1,"
+		"\"policy\":\"shop/p\",\"tier\":\"tls\",\"waypoint\":true,"
+		"\"hostname\":\"wp.org\",\"destination\":{\"namespace\":\"shop\",\"uid\":\"u\"}}]}";
+	static const char want[] =
+		"shop/web-0 to 10.9.0.1:80 (service shop/cart.svc): mixed\n\n"
+		"VERDICT TIER   DESTINATION       ADDRESS       NEXT HOP       WEIGHT POLICY WHY\n"
+		"allow   direct shop/cart-0       10.0.0.2:8080 10.0.0.2:15008 3      -      no policy applies\n"
+		"deny    tls    shop/u (waypoint) wp.org        wp.org         1      shop/p explicitly denied by: shop/p\n";
+	static const struct {
+		const char *verdict;
+		int code;
+	} codes[] = { { "allow", 0 }, { "deny", 3 }, { "refuse", 4 }, { "mixed", 5 }, { "?", 1 } };
+	json_t *j = json_loads(answer, 0, NULL);
+	_cleanup_free_ char *text = NULL;
+	size_t size;
+	FILE *out = open_memstream(&text, &size);
+
+	(void)state;
+	cv_ctl_print_explain(out, j);
+	fclose(out);
+	assert_string_equal(text, want);
+	for (size_t i = 0; i < CV_ARRAY_SIZE(codes); i++) {
+		json_object_set_new(j, "verdict", json_string(codes[i].verdict));
+		assert_int_equal(cv_ctl_explain_code(j), codes[i].code);
+	}
+	json_decref(j);
+}
+
 static void test_good_lines(void **state)
 {
 	const struct cv_ctl_command *command;
@@ -375,6 +412,9 @@ static void test_good_lines(void **state)
 	assert_true(ctl.help && !command);
 	assert_int_equal(run(&ctl, &command, "pod add --help"), CV_CTL_OK);
 	assert_true(ctl.help && command);
+	assert_int_equal(run(&ctl, &command, "explain --from a/b --to 10.0.0.1:80"), CV_CTL_OK);
+	assert_string_equal(ctl.from, "a/b");
+	assert_string_equal(ctl.to, "10.0.0.1:80");
 	assert_int_equal(run(&ctl, &command, "-V"), CV_CTL_OK);
 	assert_true(ctl.version);
 }
@@ -416,6 +456,8 @@ static void test_bad_pod_names(void **state)
 		assert_int_equal(cv_ctl_pod_add(&ctl), CV_CTL_USAGE);
 		assert_int_equal(cv_ctl_pod_del(&ctl), CV_CTL_USAGE);
 	}
+	ctl.to = "10.0.0.1:80";
+	assert_int_equal(cv_ctl_explain(&ctl), CV_CTL_USAGE); /* from whom? */
 	ctl.operand = "a/b";
 	assert_int_equal(cv_ctl_pod_add(&ctl), CV_CTL_FAILED); /* /x is not there */
 	ctl.netns = NULL;
@@ -450,6 +492,7 @@ int main(void)
 		cmocka_unit_test(test_control_characters),
 		cmocka_unit_test(test_status),
 		cmocka_unit_test(test_status_without_kernel),
+		cmocka_unit_test(test_explain),
 		cmocka_unit_test(test_yaml),
 		cmocka_unit_test(test_good_lines),
 		cmocka_unit_test(test_bad_lines),

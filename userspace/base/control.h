@@ -15,6 +15,8 @@
  *   pod-add              namespace, name, netnsPath, serviceAccount?, uid?, and the fd of
  *                        the network namespace -> the pod, as in pod-list
  *   pod-del              namespace, name -> {} once nothing of the pod is left
+ *   explain              from (namespace/name), to (ip:port) -> object, userspace/node/explain.h
+ *                        with `from` as asked
  *   pod-list             array of {namespace, name, uid, number, serviceAccount, addresses,
  *                        netns, pending}
  */

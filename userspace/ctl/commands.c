@@ -140,6 +140,8 @@ const struct cv_ctl_command cv_ctl_commands[] = {
 	{ "pod add", "NAMESPACE/NAME", "oNSU", "enrol a pod (--netns PATH)", cv_ctl_pod_add },
 	{ "pod del", "NAMESPACE/NAME", "o", "end a pod's enrolment", cv_ctl_pod_del },
 	{ "pod list", NULL, "on", "enrolled pods", show_pods },
+	{ "explain", NULL, "oFT", "what becomes of a connection (--from POD --to ADDRESS:PORT)",
+	  cv_ctl_explain },
 	{ "unload", NULL, "", "remove all from the kernel, when no daemon runs", cv_ctl_unload },
 };
 const size_t cv_ctl_nr_commands = CV_ARRAY_SIZE(cv_ctl_commands);

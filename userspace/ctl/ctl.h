@@ -13,13 +13,21 @@
 
 enum cv_ctl_format { CV_CTL_TABLE, CV_CTL_JSON, CV_CTL_YAML };
 
-enum { CV_CTL_OK = 0, CV_CTL_FAILED = 1, CV_CTL_USAGE = 2 }; /* exit codes */
+enum { /* exit codes */
+       CV_CTL_OK = 0,
+       CV_CTL_FAILED = 1,
+       CV_CTL_USAGE = 2,
+       /* of explain: */
+       CV_CTL_DENIED = 3, /* by policy */
+       CV_CTL_REFUSED = 4, /* there is no way */
+       CV_CTL_MIXED = 5, /* it depends on the endpoint */
+};
 
 struct cv_ctl {
 	const char *run_dir, *bpffs; /* CULVERT_RUN_DIR, CULVERT_BPFFS */
 	const char *operand; /* NAMESPACE/NAME; NULL = none */
 	/* Options; NULL = not given. See the table in options.c. */
-	const char *output, *ns, *direction, *netns, *service_account, *uid, *level;
+	const char *output, *ns, *direction, *netns, *service_account, *uid, *level, *from, *to;
 	bool raw, reset, help, version;
 	enum cv_ctl_format format; /* from output */
 	FILE *out;
@@ -71,6 +79,11 @@ void cv_ctl_table_connections(FILE *out, const struct cv_ctl_data *d);
 void cv_ctl_table_flows(FILE *out, const struct cv_ctl_data *d);
 void cv_ctl_table_pods(FILE *out, const struct cv_ctl_data *d);
 void cv_ctl_print_status(FILE *out, json_t *status);
+
+/* explain.c */
+int cv_ctl_explain(struct cv_ctl *ctl);
+void cv_ctl_print_explain(FILE *out, const json_t *answer);
+int cv_ctl_explain_code(const json_t *answer); /* the exit code that its verdict gives */
 
 /* pods.c: the sub-commands that change something */
 int cv_ctl_pod_add(struct cv_ctl *ctl);

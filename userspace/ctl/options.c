@@ -31,6 +31,8 @@ static const struct option_row options[] = {
 	{ "uid", 'U', "UID", FIELD(uid), "the pod's UID" },
 	{ "level", 'L', "LEVEL", FIELD(level), "a level, or TARGET=LEVEL; more with commas" },
 	{ "reset", 'E', NULL, FIELD(reset), "back to the level at start first" },
+	{ "from", 'F', "NAMESPACE/NAME", FIELD(from), "the pod that connects" },
+	{ "to", 'T', "ADDRESS:PORT", FIELD(to), "what it connects to" },
 	{ "help", 'h', NULL, FIELD(help), "what there is" },
 	{ "version", 'V', NULL, FIELD(version), "culvertctl's version" },
 };

@@ -300,7 +300,7 @@ static const struct cv_control_command commands[] = {
 	{ "connections", answer_connections }, { "flows", answer_flows },
 	{ "status", answer_status },	       { "logging", answer_logging },
 	{ "pod-add", answer_pod_add },	       { "pod-del", answer_pod_del },
-	{ "pod-list", answer_pod_list },
+	{ "pod-list", answer_pod_list },       { "explain", cv_daemon_explain },
 };
 
 void cv_daemon_control_ops(struct cv_daemon *d, struct cv_control_ops *ret)

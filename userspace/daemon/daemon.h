@@ -74,6 +74,8 @@ int cv_daemon_pods_each(struct cv_daemon *d, int (*fn)(const struct cv_pod_view 
 /* Takes what the kernel knows of direct flows into the connection list. */
 void cv_daemon_flows_sync(struct cv_daemon *d);
 
+/* The control command `explain`; arg is the daemon. */
+void cv_daemon_explain(struct cv_control_request *req, void *arg);
 /* What control_commands.c answers on the control socket. */
 void cv_daemon_control_ops(struct cv_daemon *d, struct cv_control_ops *ret);
 /* Families of metrics that only the daemon can see: the kernel's reasons, maps, the proxy. */
