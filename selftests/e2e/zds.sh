@@ -18,7 +18,7 @@
 
 REFUSED=ECONNRESET,EPIPE,less
 
-plan 66
+plan 71
 
 up()
 {
@@ -58,7 +58,11 @@ has_none()
 # --- before the agent and after it ---
 mesh_pods >"$CV_TMP/up.log" 2>&1 || up
 mesh_servers >>"$CV_TMP/up.log" 2>&1 || up
-inpod_start node1 node1
+# The daemon's own pod: node1 itself.
+printf '%s\n' node=node1 pod=daemon ip4=10.88.0.1 ip6=fd88:0::1 sa=daemon namespace=default protocol=HBONE \
+	app=daemon version=v1 extra= >"$LAB/pods/daemon"
+mesh_file
+inpod_start node1 node1 POD_NAME=daemon POD_NAMESPACE=default SERVICE_ACCOUNT=daemon
 inpod_start node2 node2
 check "without a node agent: not ready" wait_for 20 is_pending node1
 check "node agents come up" eval 'agent_up node1 && agent_up node2'
@@ -70,6 +74,9 @@ check_eq "three pods are listed" "client far near" "$({
 	inpod_ctl node1 node1 pod list -o json
 	inpod_ctl node2 node2 pod list -o json
 } | jq -rs 'add | map(.name) | sort | join(" ")')"
+check_eq "the list of a pod that istio-cni owns cannot be changed by hand" 1 "$(
+	inpod_ctl node1 node1 pod del default/client 2>&1 | grep -c istio-cni
+)"
 check "nothing is pinned" sh -c "[ ! -e '$(node_bpffs node1)' ]"
 
 # --- traffic ---
@@ -117,6 +124,25 @@ check "to outside: passed through" from client -m echo -n 100000 $OUTSIDE4 7000
 check "a pod reaches itself" from near -m echo -n 1000 $NEAR4 7000
 check "a pod reaches itself by its service" from near -m echo -n 1000 $NEAR_VIP4 80
 check "the proxy's own ports are no way in" from client -m echo -x $REFUSED,ECONNREFUSED $CLIENT4 15001
+
+# --- our own pod ---
+scrape()
+{
+	pod_exec client curl -fsS -m 10 http://10.88.0.1:15020/metrics | grep -q '^istio_build'
+}
+
+own_before=$(metric node1 istio_tcp_connections_opened_total 'reporter="destination"' \
+	'destination_workload="daemon"' 'connection_security_policy="mutual_tls"')
+check "metrics can be asked for over HBONE" scrape
+check "… and were" sh -c "[ $(metric node1 istio_tcp_connections_opened_total 'reporter="destination"' \
+	'destination_workload="daemon"' 'connection_security_policy="mutual_tls"') -gt $own_before ]"
+check_eq "of our own pod nothing but 15008 is listened on" "15008" \
+	"$(node_exec node1 ss -Hltn "( sport = :15001 or sport = :15006 or sport = :15008 )" |
+		sed 's/.*:\(150[0-9]*\) .*/\1/' | sort -u)"
+check_eq "our own pod is in no list" 3 "$({
+	inpod_ctl node1 node1 pod list -o json
+	inpod_ctl node2 node2 pod list -o json
+} | jq -s 'add | length')"
 
 # --- policy ---
 policies "- name: strict

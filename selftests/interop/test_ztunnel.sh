@@ -6,7 +6,8 @@
 #
 #	node1, culvert: ours  ──── link ────  node2, ztunnel: theirs
 #
-# Both pods run the same servers. ZTUNNEL=path of a ztunnel; skipped without it.
+# With CV_OURS=inpod (test_inpod.sh) culvert is in ztunnel's place as well. Both pods run the same
+# servers. ZTUNNEL=path of a ztunnel; skipped without it.
 # timeout: 900
 # shellcheck disable=SC2154
 
@@ -50,6 +51,24 @@ deny_account()
 	END
 }
 
+ours_start()
+{
+	if [ "${CV_OURS:-}" = inpod ]; then
+		inpod_start node1 node1 && wait_ready node1
+	else
+		daemon_start node1 && wait_ready node1
+	fi
+}
+
+ours_up()
+{
+	if [ "${CV_OURS:-}" = inpod ]; then
+		agent_up node1 && ours_start && inpod_enrol ours
+	else
+		ours_start && pod_enrol ours
+	fi
+}
+
 set_up()
 {
 	lab_up node1 node2 &&
@@ -62,8 +81,7 @@ set_up()
 	mesh_file
 	start_servers
 	# culvertd first: it makes the root that the peer's certificates are signed with.
-	daemon_start node1 && wait_ready node1 && pod_enrol ours &&
-		peer_up node2 && peer_start node2 && wait_ready node2 && peer_enrol theirs
+	ours_up && peer_up node2 && peer_start node2 && wait_ready node2 && peer_enrol theirs
 }
 
 # from POD OPTION… ADDRESS PORT
@@ -146,7 +164,7 @@ restart_theirs()
 
 restart_ours()
 {
-	daemon_stop node1 KILL && daemon_start node1 && wait_ready node1 && both_ways
+	daemon_stop node1 KILL && ours_start && both_ways
 }
 
 plan 30
