@@ -4,6 +4,7 @@
  * Also what else counts connections: limits, waiting, draining, the end of a pod.
  */
 #include <errno.h>
+#include <netinet/in.h>
 #include <poll.h>
 #include <semaphore.h>
 #include <setjmp.h>
@@ -321,6 +322,43 @@ static void test_drain(void **state)
 	stop();
 }
 
+static bool has_one_connection(void *arg)
+{
+	(void)arg;
+	return proxylab_stats(&lab).connections == 1;
+}
+
+/* A handshake that is under way is not cut: the peer was let in before. */
+static void test_drain_in_handshake(void **state)
+{
+	static const struct proxylab_opts opts;
+	const struct sockaddr_in to = { .sin_family = AF_INET,
+					.sin_port = htons(CV_PORT_HBONE),
+					.sin_addr.s_addr = htonl(0x7f000002) };
+	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	sem_t done;
+	char c;
+
+	(void)state;
+	start(&opts);
+	sem_init(&done, 0, 0);
+	assert_int_equal(connect(fd, (const struct sockaddr *)&to, sizeof(to)), 0);
+	assert_int_equal(send(fd, "\x16\x03\x01", 3, 0), 3); /* the begin of a ClientHello */
+	assert_true(proxylab_wait(has_one_connection, NULL));
+	proxylab_drain(&lab, 60000, &done);
+	for (int i = 0; i < 5; i++) {
+		usleep(20000);
+		assert_int_equal(send(fd, i ? "\x01" : "\x40", 1, MSG_NOSIGNAL), 1);
+		assert_int_equal(recv(fd, &c, 1, MSG_DONTWAIT), -1);
+		assert_int_equal(errno, EAGAIN);
+	}
+	assert_int_equal(sem_trywait(&done), -1);
+	cv_close(&fd);
+	assert_int_equal(proxylab_sem_wait(&done), 0);
+	sem_destroy(&done);
+	stop();
+}
+
 /* … and is over at the deadline, when what is left is closed. */
 static void test_drain_deadline(void **state)
 {
@@ -354,6 +392,7 @@ int main(void)
 		cmocka_unit_test(test_stop_while_waiting),
 		cmocka_unit_test(test_stop_busy_pod),
 		cmocka_unit_test(test_drain),
+		cmocka_unit_test(test_drain_in_handshake),
 		cmocka_unit_test(test_drain_deadline),
 	};
 
