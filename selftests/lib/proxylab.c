@@ -127,6 +127,7 @@ static void apply_workload(void *arg)
 	struct cv_delta delta = { .kind = CV_DELTA_WORKLOAD };
 
 	lab->workload = make_workload();
+	lab->workload->has_app_tunnel = lab->workload->app_tunnel_proxy = lab->app_tunnel;
 	delta.key = cv_str_ref(lab->workload->uid);
 	delta.workload = cv_workload_ref(lab->workload);
 	cv_store_apply(lab->store, &delta, 1);
@@ -239,6 +240,7 @@ static void start_on_control(void *arg)
 		.original_src = 1,
 		.port_reuse = true,
 		.response_baggage = true,
+		.localhost_app_tunnel = opts->localhost_app_tunnel,
 		.pool_max_streams = opts->pool_max_streams ? opts->pool_max_streams : 100,
 		.pool_idle_ms = opts->pool_idle_ms ? opts->pool_idle_ms : 3600000,
 		.max_connections = opts->max_connections,
@@ -269,7 +271,8 @@ void proxylab_start(struct proxylab *lab, const struct proxylab_opts *opts)
 
 	if (!getenv("CULVERT_TEST_LOG"))
 		(void)cv_log_filter_add("off", false); /* what is refused on purpose is no news */
-	*lab = (struct proxylab){ .ca_dir = "/tmp/culvert-proxylab-XXXXXX" };
+	*lab = (struct proxylab){ .ca_dir = "/tmp/culvert-proxylab-XXXXXX",
+				  .app_tunnel = opts->app_tunnel };
 	assert_non_null(mkdtemp(lab->ca_dir));
 	assert_int_equal(cv_netns_self(&lab->netns), 0);
 	assert_int_equal(cv_worker_start(&lab->control, LAB_WORKERS), 0);

@@ -34,7 +34,6 @@ struct cv_proxy_opts {
 	bool port_reuse; /* INPOD_PORT_REUSE */
 	bool response_baggage; /* ENABLE_RESPONSE_BAGGAGE */
 	bool localhost_app_tunnel; /* LOCALHOST_APP_TUNNEL */
-	const char *name_server; /* for tests: cv_resolver_opts.server; NULL = the system's */
 	unsigned pool_max_streams; /* POOL_MAX_STREAMS_PER_CONNECTION */
 	unsigned pool_idle_ms; /* POOL_UNUSED_RELEASE_TIMEOUT */
 	unsigned max_connections, max_connections_pod; /* culvert.yaml limits, per worker */
