@@ -229,7 +229,7 @@ static void start_on_control(void *arg)
 	struct start *start = arg;
 	struct proxylab *lab = start->lab;
 	const struct proxylab_opts *opts = start->opts;
-	const struct cv_proxy_opts proxy = {
+	struct cv_proxy_opts proxy = {
 		.control = lab->control,
 		.workers = lab->workers,
 		.nr_workers = LAB_WORKERS,
@@ -255,6 +255,11 @@ static void start_on_control(void *arg)
 		.netns = &lab->netns,
 	};
 
+	proxy.dns = (struct cv_proxy_dns){
+		.addrs[0] = { .ip = cv_addr_v4(INADDR_LOOPBACK), .port = CV_PORT_DNS_PROXY },
+		.nr_addrs = opts->dns,
+		.zone = { .domain = "cluster.local", .ipv6 = true },
+	};
 	assert_int_equal(cv_proxy_new(&lab->proxy, &proxy), 0);
 	cv_store_set_warm(lab->store);
 	assert_int_equal(cv_proxy_pod_start(lab->proxy, &pod, &lab->pod), 0);

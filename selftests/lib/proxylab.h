@@ -39,6 +39,7 @@ struct proxylab_opts {
 	bool no_workload; /* the pod has no record yet */
 	bool app_tunnel; /* its application takes the PROXY header … */
 	bool localhost_app_tunnel; /* … on loopback, whatever address was asked for */
+	bool dns; /* with a DNS proxy on 127.0.0.1:15053 */
 };
 void proxylab_start(struct proxylab *lab, const struct proxylab_opts *opts);
 /* Asserts that no connection, no fd and no interned string is left. */

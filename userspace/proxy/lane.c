@@ -58,6 +58,7 @@ void cv_lane_put(struct cv_lane *lane)
 	if (lane->listed)
 		TAILQ_REMOVE(&lane->pw->lanes, lane, node);
 	cv_pod_put(lane->pod);
+	free(lane->dns);
 	free(lane);
 }
 
