@@ -167,7 +167,7 @@ def window_overflow(address, port, cert, key):
 
 
 def ignored_window(address, port, cert, key):
-    """Sends 256 MB on one stream and looks at no window: what it sends too much must not be kept."""
+    """Sends 256 MB on one stream and looks at no window: that ends the connection."""
     s = open_h2(address, port, cert, key)
     s.sendall(frame(HEADERS, END_HEADERS, 1, connect_block(f"{address}:7000")))
     return flood(s, lambda i: frame(DATA, 0, 1, b"x" * 16000), 16000)

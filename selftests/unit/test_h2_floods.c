@@ -162,13 +162,7 @@ static void flood_rapid_reset(struct peer *p)
 	put_u32(p, NGHTTP2_RST_STREAM, put_connect(p), NGHTTP2_CANCEL);
 }
 
-/* Streams that the peer makes us reset: a window that overflows is an error of the stream. */
-static void flood_made_you_reset(struct peer *p)
-{
-	put_u32(p, NGHTTP2_WINDOW_UPDATE, put_connect(p), INT32_MAX);
-}
-
-/* A request that HTTP does not allow. */
+/* A request that HTTP does not allow: a stream that the peer makes us reset. */
 static void flood_malformed(struct peer *p)
 {
 	uint8_t block[64];
@@ -204,7 +198,6 @@ static void test_server_floods(void **state)
 		{ flood_empty_data, CV_LIMIT_CONTROL_BURST - 10, CV_LIMIT_CONTROL_BURST },
 		{ flood_padding, CV_LIMIT_CONTROL_BURST - 10, CV_LIMIT_CONTROL_BURST },
 		{ flood_rapid_reset, CV_LIMIT_RESETS_BURST, CV_LIMIT_RESETS_BURST },
-		{ flood_made_you_reset, CV_LIMIT_RESETS_BURST, CV_LIMIT_RESETS_BURST },
 		{ flood_malformed, CV_LIMIT_RESETS_BURST, CV_LIMIT_RESETS_BURST },
 		{ flood_header_bomb, CV_LIMIT_RESETS_BURST, CV_LIMIT_RESETS_BURST },
 	};
@@ -472,8 +465,23 @@ static void test_window_overrun(void **state)
 		put_frame(&p, NGHTTP2_DATA, 0, 1, data, PIECE);
 		r = feed(&p);
 	}
+	assert_int_equal(r, -EPROTO);
+	assert_int_equal(goaway_code(&p), NGHTTP2_FLOW_CONTROL_ERROR);
 	assert_int_equal(n, CV_LIMIT_STREAM_WINDOW / PIECE + 1);
 	assert_int_equal(p.end.flows->received, CV_LIMIT_STREAM_WINDOW);
+	stop(&p);
+}
+
+/* So does a window of ours that the peer makes larger than there is a number for. */
+static void test_window_overflow(void **state)
+{
+	struct peer p;
+
+	(void)state;
+	start(&p, true);
+	put_u32(&p, NGHTTP2_WINDOW_UPDATE, put_connect(&p), INT32_MAX);
+	assert_int_equal(feed(&p), -EPROTO);
+	assert_int_equal(goaway_code(&p), NGHTTP2_FLOW_CONTROL_ERROR);
 	stop(&p);
 }
 
@@ -492,6 +500,7 @@ int main(void)
 		cmocka_unit_test(test_odd_status),
 		cmocka_unit_test(test_garbage),
 		cmocka_unit_test(test_window_overrun),
+		cmocka_unit_test(test_window_overflow),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -145,8 +145,12 @@ static int on_frame_send(nghttp2_session *session, const nghttp2_frame *frame, v
 			return on_answer_ended(h2, s);
 		return 0;
 	case NGHTTP2_RST_STREAM:
-		/* Not ours but nghttp2's: the peer broke a rule of this stream. */
-		if (!s || !s->dead)
+		/* Not ours but nghttp2's: the peer broke a rule of this stream. Whoever does not
+		 * respect a window would go on sending what nobody reads. */
+		if (frame->rst_stream.error_code == NGHTTP2_FLOW_CONTROL_ERROR)
+			(void)cv_h2_fail(h2, -EPROTO, NGHTTP2_FLOW_CONTROL_ERROR,
+					 "peer ignores flow control");
+		else if (!s || !s->dead)
 			(void)cv_h2_limit_reset(h2); /* the GOAWAY is queued, go on sending */
 		return 0;
 	case NGHTTP2_GOAWAY:
