@@ -72,6 +72,56 @@ check_man()
 			sed "s|^|$1: |"' sh
 }
 
+# table FILE PATTERN: the first text in quotes, right behind PATTERN, of each line that begins so
+table()
+{
+	sed -n "s/^	$2\"\([^\"]*\)\".*/\1/p" "$1" | sort -u
+}
+
+# man_terms PAGE SECTION…: the words of the page's tagged paragraphs in these sections, without
+# markup and values
+man_terms()
+(
+	page=$1
+	shift
+	for section; do
+		awk -v want="$section" '
+			/^\.SH / { inside = $0 == ".SH " want }
+			tagged && inside { print }
+			{ tagged = /^\.TP/ }' "$page"
+	done | sed 's/([^)]*)//g; s/\\f[A-Z]//g; s/\\-/-/g; s/^\.[A-Z]* *//' | tr -c 'A-Za-z0-9_-' '\n'
+)
+
+# compare WHAT PAGE CODE-LIST MAN-LIST: what is in one alone
+compare()
+{
+	printf '%s\n' "$3" | grep -vxF -e "$4" | sed "s|.*|$2: does not tell of the $1 &|"
+	printf '%s\n' "$4" | grep -vxF -e "$3" | sed "s|.*|$2: tells of the $1 &, which there is not|"
+}
+
+# Variables, commands, options and keys: the tables of the code and the manual pages are one list.
+check_man_tables()
+{
+	compare variable docs/man/culvertd.8 "$(
+		sed -n 's/^.*\(VAR(\|\t{ \|getenv(\)"\([A-Z][A-Z0-9_]*\)".*/\2/p' \
+			userspace/daemon/env*.c | sort -u)" "$(
+		man_terms docs/man/culvertd.8 ENVIRONMENT | grep -x '[A-Z][A-Z0-9_]\{3,\}' | sort -u)"
+	compare option docs/man/culvertctl.8 "$(table userspace/ctl/options.c '{ ' | sed 's/^/--/')" "$(
+		man_terms docs/man/culvertctl.8 COMMANDS OPTIONS | grep -x -e '--[a-z][a-z-]*' | sort -u)"
+	compare command docs/man/culvertctl.8 "$(
+		table userspace/ctl/commands.c '{ ' | tr ' ' '\n' | sort -u)" "$(
+		man_terms docs/man/culvertctl.8 COMMANDS | grep -x '[a-z]\{3,\}' |
+			grep -vx -e ITEM | sort -u)"
+	table userspace/daemon/settings.c '{ ' | while read -r key; do
+		grep -qw "$key" docs/man/culvert.yaml.5 ||
+			echo "docs/man/culvert.yaml.5: does not tell of the key $key"
+	done
+	man_terms docs/man/culvert.yaml.5 SETTINGS | grep -x '[a-z][A-Za-z]\{2,\}' | while read -r key; do
+		grep -q "\"$key\"" userspace/daemon/settings*.c || [ "$key" = true ] ||
+			echo "docs/man/culvert.yaml.5: tells of $key, which there is not"
+	done
+}
+
 check_scripts()
 {
 	scripts | xargs -0r awk 'FNR == 1 { if (/^#!/) print FILENAME; nextfile }' |
@@ -93,7 +143,7 @@ for path in sys.argv[1:]:
         print(f"{path}:{e.lineno}: {e.msg}")'
 }
 
-for check in check_format check_c check_spdx check_man check_scripts; do
+for check in check_format check_c check_spdx check_man check_man_tables check_scripts; do
 	"$check"
 done >"$findings"
 sort -u "$findings"

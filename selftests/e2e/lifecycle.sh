@@ -8,7 +8,7 @@
 . "$CV_SELFTESTS/lib/lab.sh"
 . "$CV_SELFTESTS/lib/mesh.sh"
 
-plan 36
+plan 40
 
 # tick NAME POD ADDRESS PORT: numbers and echoes every 50 ms until it is stopped
 tick()
@@ -128,9 +128,10 @@ check "the namespace can go: nothing holds it" sh -c "
 # --- unload ---
 pod_unenrol near >/dev/null 2>&1
 pod_unenrol far >/dev/null 2>&1
-daemon_stop node1
-daemon_stop node2
-ctl node1 unload && ctl node2 unload
+for node in node1 node2; do
+	check "$node's daemon drains and ends" daemon_stop $node
+	check "$node: unload" ctl $node unload
+done
 check "unload leaves no pins" [ ! -e "$(node_bpffs node1)" -a ! -e "$(node_bpffs node2)" ]
 check "unload leaves no rules, routes or settings in the pods" sh -c \
 	"[ '$(pod_exec near ip rule | grep -c 15001)$(pod_exec near ip -6 rule | grep -c 15001)$(pod_exec near ip route show table 15001 2>/dev/null | wc -l)' = 000 ]"

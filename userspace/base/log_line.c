@@ -72,7 +72,28 @@ static const char *escape_of(uint8_t c, enum quoting quoting, char scratch[12])
 	}
 }
 
-/* Appends text with its escapes, character by character; -ENOBUFS leaves what had room. */
+/* How many characters from here on stand for themselves in every quoting: most of a line does. */
+static size_t plain_length(const uint8_t *text, size_t len)
+{
+	size_t n = 0;
+
+	while (n < len && text[n] >= 0x20 && text[n] < 0x7f && text[n] != '"' && text[n] != '\\')
+		n++;
+	return n;
+}
+
+/* Appends of a run of such characters what has room. */
+static int append_plain(struct cv_buf *out, const uint8_t *text, size_t len)
+{
+	size_t room = out->limit - cv_buf_len(out);
+
+	if (len <= room)
+		return cv_buf_append(out, text, len);
+	(void)cv_buf_append(out, text, room); /* the line is cut anyway */
+	return -ENOBUFS;
+}
+
+/* Appends text with its escapes; -ENOBUFS leaves what had room. */
 static int append_escaped(struct cv_buf *out, const char *text, enum quoting quoting)
 {
 	const uint8_t *p = (const uint8_t *)text;
@@ -81,14 +102,20 @@ static int append_escaped(struct cv_buf *out, const char *text, enum quoting quo
 	int r = 0;
 
 	while (left && !r) {
-		size_t n = utf8_length(p, left);
-		const char *escape = n == 1 ? escape_of(*p, quoting, scratch) : NULL;
+		size_t n = plain_length(p, left);
+		const char *escape;
 
-		if (!n) {
-			escape = "\xef\xbf\xbd";
-			n = 1;
+		if (n) {
+			r = append_plain(out, p, n);
+		} else {
+			n = utf8_length(p, left);
+			escape = n == 1 ? escape_of(*p, quoting, scratch) :
+				 n	? NULL :
+					  "\xef\xbf\xbd";
+			r = escape ? cv_buf_append(out, escape, strlen(escape)) :
+				     cv_buf_append(out, p, n);
+			n = n ? n : 1;
 		}
-		r = escape ? cv_buf_append(out, escape, strlen(escape)) : cv_buf_append(out, p, n);
 		p += n;
 		left -= n;
 	}
@@ -130,8 +157,10 @@ static bool is_json_integer(const char *text)
 
 static int append_field_plain(struct cv_buf *out, const struct cv_log_field *f, bool first)
 {
-	int r = cv_buf_printf(out, "%s%s=", first ? "\t" : " ", f->key);
+	int r = cv_buf_append(out, first ? "\t" : " ", 1);
 
+	r = r ? r : cv_buf_append(out, f->key, strlen(f->key));
+	r = r ? r : cv_buf_append(out, "=", 1);
 	if (r)
 		return r;
 	return f->bare ? append_escaped(out, f->text, BARE) :

@@ -132,16 +132,7 @@ static void connect_hbone(struct cv_session *s, const struct cv_identity *own)
 
 static void on_connected(struct cv_dial *d, int fd)
 {
-	struct cv_session *s = cv_container_of(d, struct cv_session, dial);
-	char text[128];
-
-	if (fd < 0) {
-		snprintf(text, sizeof(text), "io error: %s", cv_os_error(-fd));
-		cv_session_fail(s, CV_FLAG_CONNECT, text);
-		return;
-	}
-	cv_tunnel_set_socket(&s->tunnel, 1, fd);
-	cv_tunnel_start(&s->tunnel);
+	cv_session_connected(cv_container_of(d, struct cv_session, dial), fd, "io error");
 }
 
 static void connect_tcp(struct cv_session *s)

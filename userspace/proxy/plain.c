@@ -13,16 +13,7 @@
 
 static void on_connected(struct cv_dial *d, int fd)
 {
-	struct cv_session *s = cv_container_of(d, struct cv_session, dial);
-	char text[128];
-
-	if (fd < 0) {
-		snprintf(text, sizeof(text), "connection failed: %s", cv_os_error(-fd));
-		cv_session_fail(s, CV_FLAG_CONNECT, text);
-		return;
-	}
-	cv_tunnel_set_socket(&s->tunnel, 1, fd);
-	cv_tunnel_start(&s->tunnel);
+	cv_session_connected(cv_container_of(d, struct cv_session, dial), fd, "connection failed");
 }
 
 static void open_record(struct cv_session *s)

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 
 #include "userspace/base/cleanup.h"
+#include "userspace/base/log.h"
 #include "userspace/io/sock.h"
 #include "userspace/limits.h"
 #include "userspace/proxy/hbone_conn.h"
@@ -69,6 +70,19 @@ static void on_tunnel_done(struct cv_tunnel *t, enum cv_flag flag, const char *e
 void cv_session_fail(struct cv_session *s, enum cv_flag flag, const char *error)
 {
 	cv_tunnel_stop(&s->tunnel, true, flag, error);
+}
+
+void cv_session_connected(struct cv_session *s, int fd, const char *failure)
+{
+	char text[128];
+
+	if (fd < 0) {
+		snprintf(text, sizeof(text), "%s: %s", failure, cv_os_error(-fd));
+		cv_session_fail(s, CV_FLAG_CONNECT, text);
+		return;
+	}
+	cv_tunnel_set_socket(&s->tunnel, 1, fd);
+	cv_tunnel_start(&s->tunnel);
 }
 
 void cv_session_forget(struct cv_session *s)

@@ -73,6 +73,9 @@ void cv_session_with_workload(struct cv_session *s, void (*fn)(struct cv_session
 void cv_session_open(struct cv_session *s, struct cv_traffic_info *info);
 /* Ends it: sockets are reset, an open stream as well. Idempotent. */
 void cv_session_fail(struct cv_session *s, enum cv_flag flag, const char *error);
+/* The end of a dial: copying begins with the connected socket fd, which is taken; a negative fd is
+ * -errno, and fails the session with what happened. */
+void cv_session_connected(struct cv_session *s, int fd, const char *failure);
 /* After the worker has ended: closes sockets, touches no event. */
 void cv_session_forget(struct cv_session *s);
 
