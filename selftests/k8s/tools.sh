@@ -20,8 +20,8 @@ tools()
 {
 	k=k8s.io/kubernetes
 	i=istio.io/istio
-	c=github.com/containerd/containerd/v2
 	cat <<-END
+		crds.yaml::$i
 		cnitool:github.com/containernetworking/cni/cnitool:github.com/containernetworking/cni
 		etcd:go.etcd.io/etcd/server/v3:go.etcd.io/etcd/server/v3
 		kube-apiserver:$k/cmd/kube-apiserver:$k
@@ -31,12 +31,6 @@ tools()
 		kubectl:$k/cmd/kubectl:$k
 		kube-controller-manager:$k/cmd/kube-controller-manager:$k
 		istioctl:$i/istioctl/cmd/istioctl:$i
-		kube-scheduler:$k/cmd/kube-scheduler:$k
-		kubelet:$k/cmd/kubelet:$k
-		containerd:$c/cmd/containerd:$c
-		containerd-shim-runc-v2:$c/cmd/containerd-shim-runc-v2:$c
-		ctr:$c/cmd/ctr:$c
-		crds.yaml::$i
 	END
 }
 
@@ -77,7 +71,6 @@ stamps()
 		done
 		;;
 	istio.io/istio) echo "-X istio.io/istio/pkg/version.buildVersion=$v" ;;
-	github.com/containerd/*) echo "-X github.com/containerd/containerd/v2/version.Version=$v" ;;
 	esac
 }
 

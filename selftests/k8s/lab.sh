@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: Apache-2.0
+# shellcheck shell=sh disable=SC2154
+#
+# lab.sh: the tests' cluster for a developer's own use.
+#
+#	sh lab.sh up              a cluster of two nodes; K8S_PROXY=ztunnel ZTUNNEL=path for a real ztunnel
+#	sh lab.sh apps            the pods of the tests (namespaces shop and plain)
+#	sh lab.sh kubectl …       and istioctl …
+#	sh lab.sh node NODE …     a command in the node's network: curl localhost:15000/config_dump
+#	sh lab.sh pod NS/NAME …   a command in the pod's
+#	sh lab.sh dir             where logs and state are
+#	sh lab.sh down            all of it goes
+#
+# LAB=name (lab) has several side by side.
+set -u
+
+: "${LAB:=lab}"
+export CV_RUN="$LAB"
+CV_TMP=${TMPDIR:-/tmp}/culvert-k8s-$LAB
+KEEP=1
+export KEEP
+
+. "${CV_SELFTESTS:-$(dirname "$0")/..}/lib/ktap.sh"
+. "$CV_SELFTESTS/k8s/cluster.sh"
+. "$CV_SELFTESTS/k8s/apps.sh"
+# What KEEP=1 says at the end is for tests.
+trap - EXIT INT TERM HUP
+
+usage()
+{
+	sed -n 's/^#\t//p' "$0" >&2
+	exit 2
+}
+
+up()
+{
+	reason=$(cluster_missing)
+	[ -z "$reason" ] || { echo "lab.sh: $reason" >&2; exit 1; }
+	[ ! -e "$K8S" ] || { echo "lab.sh: $LAB is up, or was left by a crash: lab.sh down" >&2; exit 1; }
+	cluster_up || { echo "lab.sh: the cluster did not come up; its logs are in $K8S" >&2; exit 1; }
+	kubectl get nodes
+}
+
+down()
+{
+	cluster_down
+	rm -rf "$CV_TMP"
+}
+
+verb=${1:-}
+[ -z "$verb" ] || shift
+case $verb in
+up) up ;;
+apps) apps_up && kubectl get pods -A ;;
+kubectl) kubectl "$@" ;;
+istioctl) istioctl "$@" ;;
+node) node_exec "$@" ;;
+pod) pod_exec "$@" ;;
+dir) echo "$K8S" ;;
+down) down ;;
+*) usage ;;
+esac

@@ -1,0 +1,81 @@
+#!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
+#
+# test_control_plane.sh: what a user of the mesh notices when istiod or the API server goes away under
+# load and comes back, and when istiod refuses a node's certificates.
+# timeout: 2400
+set -u
+
+. "${CV_SELFTESTS:-$(dirname "$0")/..}/lib/ktap.sh"
+. "$CV_SELFTESTS/k8s/cluster.sh"
+. "$CV_SELFTESTS/k8s/apps.sh"
+
+# How long istiod is away.
+: "${AWAY_S:=60}"
+
+reason=$(cluster_missing)
+[ -z "$reason" ] || skip_all "$reason"
+plan 16
+check "a cluster with pods" cluster_and_apps
+
+far=$(pod_ip shop/far) near=$(pod_ip shop/near)
+
+called()
+{
+	call "$1" "$2" "$3" -m echo -w 5000
+}
+
+refused()
+{
+	call "$1" "$2" "$3" -m echo -w 5000 -x ECONNRESET,ECONNREFUSED
+}
+
+deny()
+{
+	kapply <<-END
+		apiVersion: security.istio.io/v1
+		kind: AuthorizationPolicy
+		metadata: {name: $1, namespace: shop}
+		spec: {selector: {matchLabels: {app: far}}, action: DENY, rules: [{to: [{operation: {ports: ["$2"]}}]}]}
+	END
+}
+
+check "before" called shop/client "$far" 7000
+
+# ---- istiod killed under load --------------------------------------------------------------------
+
+ticking open shop/client "$far" 7000
+load steady shop/client "$far" 7000
+k8s_stop istiod KILL
+sleep "$AWAY_S"
+deny while-away 7002
+check_eq "istiod away for $AWAY_S s: no connection fails" 0 "$(load_stop steady)"
+check "istiod away: an open connection lives" tick_lives open
+check "istiod away: the proxies stay ready" proxies_ready
+check "istiod comes back" istiod_back
+check "a policy of the meantime comes into force" wait_for 60 refused shop/client "$far" 7002
+check "the open connection saw nothing of it" tick_stop open
+kubectl delete authorizationpolicy while-away -n shop >/dev/null
+check "and goes when it is deleted" wait_for 60 called shop/client "$far" 7002
+
+# ---- API server restarted ------------------------------------------------------------------------
+
+load steady2 shop/client "$far" 7000
+k8s_stop apiserver KILL && sleep 2 && api_start
+check_eq "API server restarted: no connection fails" 0 "$(load_stop steady2)"
+deny after-restart 7002
+check "API server restarted: policies arrive" wait_for 60 refused shop/client "$far" 7002
+
+# ---- certificates refused ------------------------------------------------------------------------
+
+k8s_stop istiod
+istiod_start CA_TRUSTED_NODE_ACCOUNTS=elsewhere/ztunnel
+check "an istiod that does not trust the node's account" wait_for "$K8S_PATIENCE" istiod_ready
+k8s_stop node1/proxy
+: >"$K8S/node1/proxy.log"
+check "a proxy starts without certificates" proxy_start node1
+check "its pods' connections are refused" wait_for 60 refused shop/client "$far" 7000
+check "its log says why" wait_for 60 grep -qi 'unauthenticated\|refuse' "$K8S/node1/proxy.log"
+k8s_stop istiod
+istiod_start
+check "with the account trusted again they are carried" wait_for 120 called shop/client "$near" 7000
