@@ -58,7 +58,7 @@ pkg_deb = $(lastword $(subst :, ,$(1)))
 DEPS := gcc libc6-dev make pkg-config clang libclang-rt-14-dev clang-format bpftool \
 	protobuf-c-compiler \
 	$(sort $(foreach p,$(PKGS),$(call pkg_deb,$(p)))) \
-	ca-certificates curl git gnuplot-nox iperf3 iproute2 jq man-db \
+	bind9-dnsutils ca-certificates curl git gnuplot-nox iperf3 iproute2 jq man-db \
 	nftables openssl procps python3 python3-cryptography python3-grpcio shellcheck tcpdump \
 	util-linux
 # For the Kubernetes lab alone. Debian's go is old, but it can fetch the one that go.mod asks for.
@@ -220,7 +220,7 @@ ifdef PKG_FLAGS
 $(eval $(call stamp,$(O)/bpf/flags,$(CLANG) $(BPF_CFLAGS)))
 $(eval $(call stamp,$(O)/bpf/sources,$(BPF_SRC)))
 $(foreach f,plain san fuzz,$(eval $(call flavour,$(f),$($(f)_DIR))))
--include $(patsubst $(O)/%,$(BIN)/obj/userspace/%/main.d,daemon ctl)
+-include $(patsubst %,$(BIN)/obj/userspace/%/main.d,daemon ctl)
 -include $(patsubst $(O)/%,$(O)/obj/%.d,$(HELPERS) $(BPF_TESTS))
 -include $(patsubst $(O)/%,$(O)/san/obj/%.d,$(UNIT_TESTS))
 -include $(patsubst $(O)/%,$(O)/fuzz/obj/%.d,$(FUZZ_TESTS))

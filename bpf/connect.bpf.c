@@ -75,10 +75,10 @@ static __always_inline struct cv_decision resolve(struct cv_dial *d)
 	struct cv_decision decision;
 	struct cv_question q;
 
-	if (!choose_endpoint(d, &ep)) {
-		q = ask(d->pod, &d->tuple);
+	q = ask(d->pod, &d->tuple);
+	q.dns = dns_is_served(d->pod, &d->tuple.dst, d->tuple.dport, true);
+	if (q.dns || !choose_endpoint(d, &ep))
 		return decide(&q);
-	}
 	direct.dst = ep.addr;
 	direct.dport = ep.port;
 	q = ask(d->pod, &direct);

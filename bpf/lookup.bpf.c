@@ -32,19 +32,48 @@ static __always_inline bool read_tuple(struct bpf_sk_lookup *ctx, struct cv_tupl
 	return true;
 }
 
-static __always_inline int steer(struct bpf_sk_lookup *ctx, __u32 pod, enum cv_listener slot,
-				 enum cv_reason reason)
+/* True: the socket in this slot of a map receives it. */
+static __always_inline bool assign(struct bpf_sk_lookup *ctx, void *map, __u32 key)
 {
-	__u32 key = pod * CV_LISTENER_NR + slot;
-	struct bpf_sock *sk = bpf_map_lookup_elem(&cv_listeners, &key);
+	struct bpf_sock *sk = bpf_map_lookup_elem(map, &key);
 	long err;
 
 	if (!sk)
-		return lookup_drop(CV_REASON_NO_LISTENER);
+		return false;
 	/* Another program of the pod may have chosen before us. */
 	err = bpf_sk_assign(ctx, sk, BPF_SK_LOOKUP_F_REPLACE);
 	bpf_sk_release(sk);
-	return err ? lookup_drop(CV_REASON_NO_LISTENER) : lookup_pass(reason);
+	return !err;
+}
+
+static __always_inline int steer(struct bpf_sk_lookup *ctx, __u32 pod, enum cv_listener slot,
+				 enum cv_reason reason)
+{
+	if (!assign(ctx, &cv_listeners, pod * CV_LISTENER_NR + slot))
+		return lookup_drop(CV_REASON_NO_LISTENER);
+	return lookup_pass(reason);
+}
+
+/* What left the pod for another address and came back by lo: TCP to a listener, or to nobody; DNS to
+ * the daemon's resolver while that is there. */
+static __always_inline bool steer_dns(struct bpf_sk_lookup *ctx, __u32 pod,
+				      const struct cv_tuple *t, bool tcp)
+{
+	return t->dport == bpf_htons(CV_PORT_DNS) &&
+	       assign(ctx, &cv_dns, dns_slot(pod, &t->dst, tcp));
+}
+
+/* Of UDP only the queries that pod_egress brought back are ours. Whoever else has a socket for such a
+ * packet may have it. */
+static __always_inline int lookup_udp(struct bpf_sk_lookup *ctx, __u32 pod)
+{
+	struct cv_tuple t = {};
+
+	if (ctx->local_port != CV_PORT_DNS || !read_tuple(ctx, &t))
+		return lookup_pass(CV_REASON_NOT_TCP);
+	if (addr_pod(&t.src) != pod || addr_pod(&t.dst) == pod || addr_is_loopback(&t.dst))
+		return lookup_pass(CV_REASON_NOT_TCP);
+	return lookup_pass(steer_dns(ctx, pod, &t, false) ? CV_REASON_DNS : CV_REASON_DNS_UNSERVED);
 }
 
 /* Reason to let a connection through to the application; NONE = there is no such reason. */
@@ -77,6 +106,8 @@ int pod_lookup(struct bpf_sk_lookup *ctx)
 
 	if (!pod)
 		return lookup_pass(CV_REASON_NOT_ENROLLED);
+	if (ctx->protocol == IPPROTO_UDP)
+		return lookup_udp(ctx, pod);
 	if (ctx->protocol != IPPROTO_TCP || !read_tuple(ctx, &t))
 		return lookup_pass(CV_REASON_NOT_TCP);
 	src_own = addr_pod(&t.src) == pod;
@@ -86,6 +117,8 @@ int pod_lookup(struct bpf_sk_lookup *ctx)
 	/* Neither end is the pod's: not captured by us, and nobody's to receive. */
 	if (!src_own && !dst_own)
 		return lookup_drop(CV_REASON_FORGED_SOURCE);
+	if (!dst_own && steer_dns(ctx, pod, &t, true))
+		return lookup_pass(CV_REASON_DNS);
 	if (!dst_own)
 		return steer(ctx, pod, CV_LISTENER_OUTBOUND, CV_REASON_CAPTURED);
 	if (ctx->local_port == CV_PORT_HBONE)

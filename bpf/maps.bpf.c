@@ -18,6 +18,7 @@ struct cv_attested_def cv_attested SEC(".maps");
 struct cv_usage_def cv_usage SEC(".maps");
 struct cv_flows_def cv_flows SEC(".maps");
 struct cv_listeners_def cv_listeners SEC(".maps");
+struct cv_dns_def cv_dns SEC(".maps");
 struct cv_sk_def cv_sk SEC(".maps");
 struct cv_reasons_def cv_reasons SEC(".maps");
 struct cv_events_def cv_events SEC(".maps");

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
  * The devices of a pod. pod_egress is the enforcement behind the fast path: nothing of TCP leaves
- * the pod that is not a known socket's, and what should have gone to the daemon goes there now.
+ * the pod that is not a known socket's, and what should have gone to the daemon goes there now. It
+ * is also what brings DNS by UDP to the daemon; without a daemon that passes.
  * pod_ingress guards attested tuples against whoever else sends on them. Both fail closed for
  * TCP and leave everything else alone.
  */
@@ -148,13 +149,26 @@ static __always_inline int stray(struct __sk_buff *skb, const struct cv_segment 
 	return s->has_payload ? tc_drop(CV_REASON_NO_SOCKET) : tc_next(CV_REASON_NO_PAYLOAD);
 }
 
+/* What is not TCP passes, but for the pod's own DNS queries while the daemon answers them. */
+static __always_inline int judge_other(struct __sk_buff *skb, __u32 pod)
+{
+	struct cv_segment s = {};
+
+	if (!parse_udp(skb, &s) || s.tuple.dport != bpf_htons(CV_PORT_DNS) ||
+	    skb->ingress_ifindex || addr_pod(&s.tuple.src) != pod)
+		return tc_next(CV_REASON_NOT_TCP);
+	if (!dns_is_served(pod, &s.tuple.dst, s.tuple.dport, false))
+		return tc_next(CV_REASON_DNS_UNSERVED);
+	return to_daemon(skb, &s, CV_REASON_DNS);
+}
+
 static __always_inline int judge_segment(struct __sk_buff *skb, enum cv_kind kind, __u32 pod)
 {
 	struct cv_segment s = {};
 	enum cv_reason why = parse_segment(skb, &s);
 
 	if (why == CV_REASON_NOT_TCP)
-		return tc_next(why);
+		return judge_other(skb, pod);
 	if (why)
 		return tc_drop(why);
 	if (s.fragment)

@@ -27,6 +27,7 @@
 	X(USAGE, cv_usage)         \
 	X(FLOWS, cv_flows)         \
 	X(LISTENERS, cv_listeners) \
+	X(DNS, cv_dns)             \
 	X(SK, cv_sk)               \
 	X(REASONS, cv_reasons)     \
 	X(EVENTS, cv_events)

@@ -263,6 +263,14 @@ int cv_table_listener_set(struct cv_bpf *bpf, uint32_t pod, enum cv_listener slo
 	return set(bpf, CV_MAP_LISTENERS, &key, &value);
 }
 
+int cv_table_dns_set(struct cv_bpf *bpf, uint32_t pod, enum cv_dns_slot slot, int fd)
+{
+	uint32_t key = pod * CV_DNS_NR + slot;
+	uint64_t value = (uint64_t)fd;
+
+	return set(bpf, CV_MAP_DNS, &key, &value);
+}
+
 int cv_table_sk_set_kind(struct cv_bpf *bpf, int fd, enum cv_kind kind)
 {
 	struct cv_sk_entry entry = { .kind = kind };

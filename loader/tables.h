@@ -89,6 +89,10 @@ int cv_table_flow_each(struct cv_bpf *bpf,
  * SO_REUSEPORT one member of the group is enough. Cleared by itself when the socket closes. */
 int cv_table_listener_set(struct cv_bpf *bpf, uint32_t pod, enum cv_listener slot, int fd);
 
+/* cv_dns: sockets that DNS of a pod is steered to. fd is a listening TCP socket or a bound UDP
+ * socket, as the slot says; with SO_REUSEPORT one member of the group is enough. */
+int cv_table_dns_set(struct cv_bpf *bpf, uint32_t pod, enum cv_dns_slot slot, int fd);
+
 /* cv_sk: say what one of the daemon's own sockets is, before connect(). kind is
  * CV_KIND_DAEMON or CV_KIND_DAEMON_LEG. */
 int cv_table_sk_set_kind(struct cv_bpf *bpf, int fd, enum cv_kind kind);

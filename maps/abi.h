@@ -10,7 +10,7 @@
 #pragma once
 
 enum cv_abi {
-	CV_ABI_VERSION = 1,
+	CV_ABI_VERSION = 2,
 };
 
 /* Capacities of the maps, in entries. A full map is counted (maps/reasons.h)
@@ -36,11 +36,23 @@ enum cv_listener {
 	CV_LISTENER_NR,
 };
 
+/* Slots of one pod in cv_dns: the daemon's DNS sockets, one a protocol and family; index = pod *
+ * CV_DNS_NR + slot. */
+enum cv_dns_slot {
+	CV_DNS_UDP4,
+	CV_DNS_UDP6,
+	CV_DNS_TCP4,
+	CV_DNS_TCP6,
+	CV_DNS_NR,
+};
+
 /* Ports of Istio's in-pod contract, host byte order. */
 enum cv_port {
 	CV_PORT_OUTBOUND = 15001,
 	CV_PORT_INBOUND = 15006,
 	CV_PORT_HBONE = 15008,
+	CV_PORT_DNS_PROXY = 15053,
+	CV_PORT_DNS = 53,
 };
 
 /* The routing mark: one bit, added to whatever the application set, by connect() on the fast path

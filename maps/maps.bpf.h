@@ -152,6 +152,20 @@ struct cv_listeners_def {
 };
 extern struct cv_listeners_def cv_listeners SEC(".maps");
 
+/* cv_dns: the daemon's DNS sockets, CV_DNS_NR slots a pod. An empty slot means that the daemon does
+ * not serve DNS there: TCP goes the way of any other connection, UDP passes.
+ *   written by  the daemon; the kernel clears a slot when its socket closes
+ *   read by     pod_lookup (steers to it), pod_connect4/6, node_sockops and pod_egress (is it there?)
+ *   full        cannot be
+ *   lifetime    of the socket */
+struct cv_dns_def {
+	__uint(type, BPF_MAP_TYPE_SOCKMAP);
+	__uint(max_entries, CV_MAX_PODS *CV_DNS_NR);
+	__type(key, __u32);
+	__type(value, __u64);
+};
+extern struct cv_dns_def cv_dns SEC(".maps");
+
 /* cv_sk: what one socket is to us.
  *   written by  pod_connect4/6, node_sockops, mark_older; the daemon through its own sockets' fds
  *   read by     pod_connect4/6, pod_peername4/6, node_sockops, pod_egress, sweep_attested

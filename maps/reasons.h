@@ -61,7 +61,9 @@
 	X(REDIRECTED, redirected, proxy, "segment that TC brought back to the daemon")            \
 	X(SOURCE_ROUTED, source_routed, drop, "header names another destination than its socket") \
 	X(REWRITTEN, rewritten, pass, "getpeername() answers with the service's address")         \
-	X(NOT_REWRITTEN, not_rewritten, pass, "getpeername() of an address that was left alone")
+	X(NOT_REWRITTEN, not_rewritten, pass, "getpeername() of an address that was left alone")  \
+	X(DNS, dns, proxy, "DNS query, sent to the daemon's resolver")                            \
+	X(DNS_UNSERVED, dns_unserved, pass, "DNS query by UDP that the daemon does not serve")
 
 enum cv_reason {
 #define CV_REASON_ENUM(sym, name, action, text) CV_REASON_##sym,

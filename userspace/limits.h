@@ -62,6 +62,7 @@ enum cv_limits {
 	CV_LIMIT_DNS_QUERIES = 8192, /* queries in flight of one worker */
 	CV_LIMIT_DNS_QUERIES_POD = 2048, /* of one pod on one worker */
 	CV_LIMIT_DNS_QUERY_BYTES = 4096, /* one query, and an upstream's answer over UDP */
+	CV_LIMIT_DNS_RECEIVE_BYTES = 1 << 20, /* datagrams that wait in one socket */
 	CV_LIMIT_DNS_READS_PER_WAKEUP = 64, /* datagrams read in one callback */
 	CV_LIMIT_DNS_ADDRESSES = 4096, /* addresses of one answer */
 	CV_LIMIT_DNS_TCP = 256, /* TCP connections of one pod on one worker */

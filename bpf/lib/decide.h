@@ -15,7 +15,8 @@ struct cv_question {
 	__u8 dst_local; /* the destination is an enrolled pod of this node */
 	__u8 waypoint; /* it has a waypoint */
 	__u8 endpoint; /* connect() chose an endpoint that is not on this node */
-	__u8 pad[3];
+	__u8 dns; /* TCP to port 53, which the daemon answers */
+	__u8 pad[2];
 	__u32 answer; /* enum cv_answer of the pair's verdict; NONE when there is no entry */
 	__u32 tier; /* enum cv_tier of the verdict */
 	__u32 why; /* enum cv_reason of the verdict */
@@ -34,6 +35,8 @@ static __always_inline __u32 captured_reason(const struct cv_question *q)
 {
 	if (!q->src_own)
 		return CV_REASON_FORGED_SOURCE;
+	if (q->dns)
+		return CV_REASON_DNS;
 	if (q->endpoint)
 		return CV_REASON_REMOTE_ENDPOINT;
 	if (!q->dst_local)

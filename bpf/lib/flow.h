@@ -123,15 +123,35 @@ static __always_inline bool control_fastpath(void)
 	return c && (c->flags & CV_CONTROL_FASTPATH);
 }
 
-/* Does the daemon listen? Asks the slot that pod_lookup steers to: the kernel empties it when
- * the socket closes, and nobody else's listener on that port can stand in for it. */
-static __always_inline bool listener_is_up(__u32 pod, enum cv_listener slot)
+/* Is there a socket in this slot of a map of the daemon's sockets? */
+static __always_inline bool has_socket(void *map, __u32 key)
 {
-	__u32 key = pod * CV_LISTENER_NR + slot;
-	struct bpf_sock *sk = bpf_map_lookup_elem(&cv_listeners, &key);
+	struct bpf_sock *sk = bpf_map_lookup_elem(map, &key);
 
 	if (!sk)
 		return false;
 	bpf_sk_release(sk);
 	return true;
+}
+
+/* Does the daemon listen? Asks the slot that pod_lookup steers to: the kernel empties it when
+ * the socket closes, and nobody else's listener on that port can stand in for it. */
+static __always_inline bool listener_is_up(__u32 pod, enum cv_listener slot)
+{
+	return has_socket(&cv_listeners, pod * CV_LISTENER_NR + slot);
+}
+
+/* Slot of cv_dns for packets of the destination's family. */
+static __always_inline __u32 dns_slot(__u32 pod, const struct cv_addr *dst, bool tcp)
+{
+	__u32 first = tcp ? CV_DNS_TCP4 : CV_DNS_UDP4;
+
+	return pod * CV_DNS_NR + first + !addr_is_v4(dst);
+}
+
+/* Is it for port 53, and does the daemon serve DNS to this pod? */
+static __always_inline bool dns_is_served(__u32 pod, const struct cv_addr *dst, __be16 dport,
+					  bool tcp)
+{
+	return dport == bpf_htons(CV_PORT_DNS) && has_socket(&cv_dns, dns_slot(pod, dst, tcp));
 }

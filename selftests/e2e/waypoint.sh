@@ -15,7 +15,7 @@ tunnel='applicationTunnel: {protocol: PROXY, port: 15088}'
 behind='waypoint: {destination: "default/wp.default.svc.cluster.local", hboneMtlsPort: 15008}'
 identity=spiffe://cluster.local/ns/default/sa/client
 
-plan 24
+plan 25
 
 waypoint_up()
 {
@@ -76,6 +76,7 @@ check "service: reported with the waypoint as the workload and the service that 
 		grep 'reporter=\"source\"' | grep 'destination_workload=\"wp\"' |
 		grep -q 'destination_service=\"$(service_host echo)\"'"
 check "service: 100 connections" call $ECHO_VIP4 80 -m echo -n 100 -c 100 -j 4
+check "service: from a pod of the waypoint's own node" pod_exec far "$CV_TOOLS/tcpcall" -m echo -n 100000 $ECHO_VIP4 80
 check_eq "explain: the waypoint decides" "true allow wp" \
 	"$(explain $ECHO_VIP4:80 | jq -r '.paths[0] | "\(.waypoint) \(.verdict) \(.destination.name)"')"
 

@@ -19,6 +19,7 @@ enum { NETNS_COOKIE = 77, MAX_CPUS = 1024 };
 
 static struct culvert_bpf *skel;
 static int listeners[CV_LISTENER_NR] = { -1, -1, -1 };
+static int dns[CV_DNS_NR] = { -1, -1, -1, -1 };
 
 static void update(const struct bpf_map *map, const void *key, const void *value)
 {
@@ -87,13 +88,54 @@ void progrun_listen(enum cv_listener slot, bool up)
 	update(skel->maps.cv_listeners, &key, up ? &fd : NULL);
 }
 
-uint64_t progrun_listener_cookie(enum cv_listener slot)
+static uint64_t cookie_of(int fd)
 {
 	uint64_t cookie = 0;
 	socklen_t len = sizeof(cookie);
 
-	getsockopt(listeners[slot], SOL_SOCKET, SO_COOKIE, &cookie, &len);
+	getsockopt(fd, SOL_SOCKET, SO_COOKIE, &cookie, &len);
 	return cookie;
+}
+
+uint64_t progrun_listener_cookie(enum cv_listener slot)
+{
+	return cookie_of(listeners[slot]);
+}
+
+uint64_t progrun_dns_cookie(enum cv_dns_slot slot)
+{
+	return cookie_of(dns[slot]);
+}
+
+/* On a loopback address, of one family, as the daemon's. */
+static int make_dns(enum cv_dns_slot slot)
+{
+	const struct sockaddr_in v4 = { .sin_family = AF_INET,
+					.sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+	const struct sockaddr_in6 v6 = { .sin6_family = AF_INET6, .sin6_addr = in6addr_loopback };
+	bool tcp = slot == CV_DNS_TCP4 || slot == CV_DNS_TCP6;
+	bool four = slot == CV_DNS_TCP4 || slot == CV_DNS_UDP4;
+	_cleanup_close_ int fd = socket(four ? AF_INET : AF_INET6,
+					(tcp ? SOCK_STREAM : SOCK_DGRAM) | SOCK_CLOEXEC, 0);
+
+	if (fd < 0 || (four ? bind(fd, (const struct sockaddr *)&v4, sizeof(v4)) :
+			      bind(fd, (const struct sockaddr *)&v6, sizeof(v6))))
+		return -1;
+	return tcp && listen(fd, 1) ? -1 : cv_take_fd(fd);
+}
+
+void progrun_dns(enum cv_dns_slot slot, bool up)
+{
+	const uint32_t key = PROGRUN_POD * CV_DNS_NR + slot;
+	uint64_t fd;
+
+	cv_close(&dns[slot]);
+	if (up)
+		dns[slot] = make_dns(slot);
+	fd = (uint64_t)dns[slot];
+	/* A closed socket has left its slot by itself. */
+	if (up)
+		update(skel->maps.cv_dns, &key, &fd);
 }
 
 void progrun_attest(const struct cv_tuple *t, const struct cv_attested_entry *e)
@@ -147,6 +189,8 @@ int progrun_down(void **state)
 	(void)state;
 	for (int slot = 0; slot < CV_LISTENER_NR; slot++)
 		cv_close(&listeners[slot]);
+	for (int slot = 0; slot < CV_DNS_NR; slot++)
+		cv_close(&dns[slot]);
 	culvert_bpf__destroy(skel);
 	return 0;
 }

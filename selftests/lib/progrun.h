@@ -5,6 +5,7 @@
  */
 #pragma once
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "maps/reasons.h"
@@ -27,6 +28,9 @@ uint64_t progrun_count(enum cv_reason reason);
 void progrun_capture(bool on);
 void progrun_listen(enum cv_listener slot, bool up);
 uint64_t progrun_listener_cookie(enum cv_listener slot);
+/* The daemon's DNS sockets: none there until this makes one. */
+void progrun_dns(enum cv_dns_slot slot, bool up);
+uint64_t progrun_dns_cookie(enum cv_dns_slot slot);
 /* NULL removes the entry. */
 void progrun_attest(const struct cv_tuple *t, const struct cv_attested_entry *e);
 void progrun_verdict(const struct cv_verdict_key *key, const struct cv_verdict_entry *entry);

@@ -127,6 +127,7 @@ static void apply_workload(void *arg)
 	struct cv_delta delta = { .kind = CV_DELTA_WORKLOAD };
 
 	lab->workload = make_workload();
+	lab->workload->has_app_tunnel = lab->workload->app_tunnel_proxy = lab->app_tunnel;
 	delta.key = cv_str_ref(lab->workload->uid);
 	delta.workload = cv_workload_ref(lab->workload);
 	cv_store_apply(lab->store, &delta, 1);
@@ -228,7 +229,7 @@ static void start_on_control(void *arg)
 	struct start *start = arg;
 	struct proxylab *lab = start->lab;
 	const struct proxylab_opts *opts = start->opts;
-	const struct cv_proxy_opts proxy = {
+	struct cv_proxy_opts proxy = {
 		.control = lab->control,
 		.workers = lab->workers,
 		.nr_workers = LAB_WORKERS,
@@ -239,6 +240,7 @@ static void start_on_control(void *arg)
 		.original_src = 1,
 		.port_reuse = true,
 		.response_baggage = true,
+		.localhost_app_tunnel = opts->localhost_app_tunnel,
 		.pool_max_streams = opts->pool_max_streams ? opts->pool_max_streams : 100,
 		.pool_idle_ms = opts->pool_idle_ms ? opts->pool_idle_ms : 3600000,
 		.max_connections = opts->max_connections,
@@ -253,6 +255,11 @@ static void start_on_control(void *arg)
 		.netns = &lab->netns,
 	};
 
+	proxy.dns = (struct cv_proxy_dns){
+		.addrs[0] = { .ip = cv_addr_v4(INADDR_LOOPBACK), .port = CV_PORT_DNS_PROXY },
+		.nr_addrs = opts->dns,
+		.zone = { .domain = "cluster.local", .ipv6 = true },
+	};
 	assert_int_equal(cv_proxy_new(&lab->proxy, &proxy), 0);
 	cv_store_set_warm(lab->store);
 	assert_int_equal(cv_proxy_pod_start(lab->proxy, &pod, &lab->pod), 0);
@@ -269,7 +276,8 @@ void proxylab_start(struct proxylab *lab, const struct proxylab_opts *opts)
 
 	if (!getenv("CULVERT_TEST_LOG"))
 		(void)cv_log_filter_add("off", false); /* what is refused on purpose is no news */
-	*lab = (struct proxylab){ .ca_dir = "/tmp/culvert-proxylab-XXXXXX" };
+	*lab = (struct proxylab){ .ca_dir = "/tmp/culvert-proxylab-XXXXXX",
+				  .app_tunnel = opts->app_tunnel };
 	assert_non_null(mkdtemp(lab->ca_dir));
 	assert_int_equal(cv_netns_self(&lab->netns), 0);
 	assert_int_equal(cv_worker_start(&lab->control, LAB_WORKERS), 0);

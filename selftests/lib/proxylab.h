@@ -26,6 +26,7 @@ struct proxylab {
 	struct cv_proxy_pod *pod;
 	struct cv_workload *workload; /* what proxylab_add_workload put in; a reference */
 	char ca_dir[64];
+	bool app_tunnel; /* as asked for */
 };
 
 /* Enters a namespace with lo up. -errno: cannot be had here, skip. */
@@ -36,6 +37,9 @@ struct proxylab_opts {
 	unsigned pool_idle_ms; /* 0 = an hour */
 	unsigned max_connections; /* 0 = the default */
 	bool no_workload; /* the pod has no record yet */
+	bool app_tunnel; /* its application takes the PROXY header … */
+	bool localhost_app_tunnel; /* … on loopback, whatever address was asked for */
+	bool dns; /* with a DNS proxy on 127.0.0.1:15053 */
 };
 void proxylab_start(struct proxylab *lab, const struct proxylab_opts *opts);
 /* Asserts that no connection, no fd and no interned string is left. */

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The environment: defaults and derived values are ztunnel's, and a value that cannot be used is
  * refused by a text that names variable and value. */
+#include <errno.h>
 #include <fcntl.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -50,6 +51,50 @@ static void test_defaults(void **state)
 	assert_int_equal(env.original_src, -1);
 	assert_true(env.ipv6);
 	cv_env_fini(&env);
+}
+
+static void test_dns(void **state)
+{
+	static const struct {
+		struct setting settings[3];
+		const char *listen; /* joined by a blank; "" = off */
+	} rows[] = {
+		{ { { NULL, NULL } }, "127.0.0.1:15053 [::1]:15053" },
+		{ { { "IPV6_ENABLED", "false" } }, "127.0.0.1:15053" },
+		{ { { "ISTIO_META_DNS_CAPTURE", "TRUE" } }, "127.0.0.1:15053 [::1]:15053" },
+		{ { { "ISTIO_META_DNS_CAPTURE", "false" } }, "" },
+		{ { { "ISTIO_META_DNS_CAPTURE", "" } }, "" },
+		{ { { "ISTIO_META_DNS_PROXY_ADDR", "localhost:53" } }, "127.0.0.1:53 [::1]:53" },
+		{ { { "ISTIO_META_DNS_PROXY_ADDR", "127.0.0.2:99" } }, "127.0.0.2:99" },
+		{ { { "ISTIO_META_DNS_PROXY_ADDR", "[::1]:99" } }, "[::1]:99" },
+		{ { { "ISTIO_META_DNS_PROXY_ADDR", "localhost" } }, NULL },
+		{ { { "ISTIO_META_DNS_PROXY_ADDR", "localhost:0x35" } }, NULL },
+		{ { { "ISTIO_META_DNS_PROXY_ADDR", "" } }, NULL },
+	};
+	char error[512], text[2 * CV_SOCKADDR_TEXT], one[CV_SOCKADDR_TEXT];
+
+	(void)state;
+	for (size_t i = 0; i < CV_ARRAY_SIZE(rows); i++) {
+		struct cv_env env;
+		size_t len = 0;
+		int r;
+
+		set_env(rows[i].settings);
+		r = cv_env_read(&env, error, sizeof(error));
+		if (!rows[i].listen) {
+			assert_int_equal(r, -EINVAL);
+			assert_non_null(strstr(error, "ISTIO_META_DNS_PROXY_ADDR"));
+			continue;
+		}
+		assert_int_equal(r, 0);
+		text[0] = '\0';
+		for (unsigned j = 0; j < env.nr_dns_addrs; j++)
+			len += (size_t)snprintf(text + len, sizeof(text) - len, "%s%s",
+						j ? " " : "",
+						cv_sockaddr_text(&env.dns_addrs[j], one));
+		assert_string_equal(text, rows[i].listen);
+		cv_env_fini(&env);
+	}
 }
 
 /* Worker threads and the drain deadline follow from several variables. */
@@ -406,15 +451,11 @@ static void test_json(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_defaults),
-		cmocka_unit_test(test_derived),
-		cmocka_unit_test(test_refused),
-		cmocka_unit_test(test_empty_is_unset),
-		cmocka_unit_test(test_fixed),
-		cmocka_unit_test(test_proxy_config),
-		cmocka_unit_test(test_proxy_config_read),
-		cmocka_unit_test(test_complete),
-		cmocka_unit_test(test_json),
+		cmocka_unit_test(test_defaults),       cmocka_unit_test(test_dns),
+		cmocka_unit_test(test_derived),	       cmocka_unit_test(test_refused),
+		cmocka_unit_test(test_empty_is_unset), cmocka_unit_test(test_fixed),
+		cmocka_unit_test(test_proxy_config),   cmocka_unit_test(test_proxy_config_read),
+		cmocka_unit_test(test_complete),       cmocka_unit_test(test_json),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -60,18 +60,21 @@ static const char mesh[] = "workloads:\n" POD(
 				POD("six4", "'2001:db8::8', 10.0.0.72",
 				    "services: {},"
 				    " waypoint: {destination: /10.0.0.6, hboneMtlsPort: 15008}")
-					POD("lost", "10.0.0.73",
+					POD("sixby", "'2001:db8::9', 10.0.0.77",
 					    "services: {},"
-					    " waypoint: {destination: shop/gone.example, hboneMtlsPort: 15008}")
-						POD("lostip", "10.0.0.74",
+					    " waypoint: {destination: /10.0.0.61, hboneMtlsPort: 15008}")
+						POD("lost", "10.0.0.73",
 						    "services: {},"
-						    " waypoint: {destination: /10.0.0.250, hboneMtlsPort: 15008}")
-							POD("lostep", "10.0.0.75",
+						    " waypoint: {destination: shop/gone.example, hboneMtlsPort: 15008}")
+							POD("lostip", "10.0.0.74",
 							    "services: {},"
-							    " waypoint: {destination: shop/empty.example, hboneMtlsPort: 80}")
-								POD("named2", "10.0.0.76",
+							    " waypoint: {destination: /10.0.0.250, hboneMtlsPort: 15008}")
+								POD("lostep", "10.0.0.75",
 								    "services: {},"
-								    " waypoint: {destination: shop/wp.ext.org, hboneMtlsPort: 15009}")
+								    " waypoint: {destination: shop/empty.example, hboneMtlsPort: 80}")
+									POD("named2", "10.0.0.76",
+									    "services: {},"
+									    " waypoint: {destination: shop/wp.ext.org, hboneMtlsPort: 15009}")
 	/* other networks, names for addresses, the host's network */
 	POD("remote", "10.0.0.9", "network: far, services: {shop/far.example: {}}") POD(
 		"gated", "",
@@ -194,6 +197,8 @@ static const struct vector vectors[] = {
 	  "spiffe://td/ns/shop/sa/wp6" },
 	{ "[2001:db8::8]:80", "hbone 10.0.0.6:15008 for [2001:db8::8]:80 via waypoint",
 	  "spiffe://td/ns/shop/sa/wp" },
+	{ "[2001:db8::9]:80", "hbone 10.0.0.61:15008 for [2001:db8::9]:80 via waypoint",
+	  "spiffe://td/ns/shop/sa/wp6" },
 	/* never past a waypoint that cannot be found */
 	{ "10.0.0.73:80", "unknown waypoint: waypoint shop/gone.example not found", "" },
 	{ "10.0.0.74:80", "unknown waypoint: waypoint /10.0.0.250 not found", "" },
@@ -350,11 +355,12 @@ static void test_weighted_waypoints(void **state)
 {
 	static const char *const weights[] = {
 		"[{weight: 30, destination: {destination: /10.0.0.6, hboneMtlsPort: 15008}},"
-		" {weight: 0, destination: {destination: /10.0.0.3, hboneMtlsPort: 15008}},"
+		" {weight: 0, destination: {destination: /10.0.0.2, hboneMtlsPort: 15008}},"
+		" {weight: 20, destination: {destination: /10.0.0.3, hboneMtlsPort: 15008}},"
 		" {weight: 10, destination: {destination: shop/wp6.example, hboneMtlsPort: 15008}}]",
 		"[{weight: 0, destination: {destination: /10.0.0.6, hboneMtlsPort: 15008}}]"
 	};
-	unsigned wp = 0, wp6 = 0;
+	unsigned wp = 0, hbone = 0, wp6 = 0;
 	struct cv_route r;
 	char yaml[1024];
 
@@ -373,11 +379,14 @@ static void test_weighted_waypoints(void **state)
 		assert_true(r.waypoint);
 		assert_string_equal(r.service->name, "w");
 		wp += !strcmp(r.dst->uid, "wp");
+		hbone += !strcmp(r.dst->uid, "hbone");
 		wp6 += !strcmp(r.dst->uid, "wp6");
 		cv_route_fini(&r);
 	}
-	assert_int_equal(wp + wp6, 4000);
-	assert_in_range(wp, 1350, 1650); /* 3 of 4 of the first half, none of the second */
+	/* 3 : 2 : 1 of the first half, the second is all the single one's */
+	assert_int_equal(wp + hbone + wp6, 4000);
+	assert_in_range(wp, 850, 1150);
+	assert_in_range(hbone, 530, 800);
 }
 
 /* DNS's answer goes where the name was; a waypoint's authority stays what was dialled. */

@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include <unistd.h>
 
 #include "maps/abi.h"
@@ -79,6 +80,14 @@ static const struct env_var env_vars[] = {
 	    "streams of one HBONE connection"),
 	VAR("POOL_UNUSED_RELEASE_TIMEOUT", ENV_DURATION, pool_idle_ms, "5m",
 	    "idle HBONE connections are closed after it"),
+	VAR("CLUSTER_DOMAIN", ENV_STRING, cluster_domain, "cluster.local",
+	    "domain of the cluster's names"),
+	VAR("PREFERED_SERVICE_NAMESPACE", ENV_STRING, preferred_ns, NULL,
+	    "DNS: whose service a host name means when several have it"),
+	VAR("ISTIO_META_DNS_CAPTURE", ENV_STRING, dns_capture, "true",
+	    "answer the pods' DNS queries; off unless true"),
+	VAR("ISTIO_META_DNS_PROXY_ADDR", ENV_STRING, dns_proxy_addr, "localhost:15053",
+	    "where, in the pods: localhost:PORT or ADDRESS:PORT"),
 	VAR("ZTUNNEL_WORKER_THREADS", ENV_STRING, worker_threads, NULL,
 	    "worker threads: a number, 0 = all CPUs, or NN%"),
 	VAR("ZTUNNEL_RESOURCE_CPU_LIMIT", ENV_STRING, cpu_limit, NULL, "Kubernetes quantity"),
@@ -276,6 +285,35 @@ static void derive_deadline(struct cv_env *env)
 		env->termination_deadline_ms = (env->grace_s > 1 ? env->grace_s - 1 : 1) * 1000;
 }
 
+/* localhost: both families' loopback; IPv6 only where it is enabled. */
+static int derive_dns(struct cv_env *env, char *error, size_t size)
+{
+	const char *text = env->dns_proxy_addr ? env->dns_proxy_addr : "";
+	size_t prefix = strlen(CV_ENV_LOCALHOST);
+	bool both = strncmp(text, CV_ENV_LOCALHOST, prefix) == 0;
+	char loopback[32];
+
+	if (both) {
+		snprintf(loopback, sizeof(loopback), "127.0.0.1:%s", text + prefix);
+		text = loopback;
+	}
+	if (cv_sockaddr_parse(text, &env->dns_addrs[0]) < 0) {
+		snprintf(
+			error, size,
+			"ISTIO_META_DNS_PROXY_ADDR=\"%s\": expected localhost:PORT or ADDRESS:PORT",
+			both ? env->dns_proxy_addr : text);
+		return -EINVAL;
+	}
+	/* Empty is unset here as well. */
+	if (!env->cluster_domain && set_string(&env->cluster_domain, "cluster.local") < 0)
+		return -ENOMEM;
+	(void)cv_addr_parse("::1", &env->dns_addrs[1].ip); /* a constant */
+	env->dns_addrs[1].port = env->dns_addrs[0].port;
+	if (env->dns_capture && strcasecmp(env->dns_capture, "true") == 0)
+		env->nr_dns_addrs = both && env->ipv6 ? 2 : 1;
+	return 0;
+}
+
 static int check_sources(const struct cv_env *env, char *error, size_t size)
 {
 	const char *beside = env->ca_address	  ? "CA_ADDRESS" :
@@ -324,6 +362,8 @@ int cv_env_read(struct cv_env *ret, char *error, size_t size)
 		r = read_vars(ret, error, size);
 	if (r == 0)
 		r = derive_workers(ret, error, size);
+	if (r == 0)
+		r = derive_dns(ret, error, size);
 	if (r == 0)
 		r = check_sources(ret, error, size);
 	if (r < 0) {

@@ -15,6 +15,9 @@
 #include "userspace/daemon/env_config.h"
 #include "userspace/io/sock.h"
 
+/* The loopback of both families, followed by a port. */
+#define CV_ENV_LOCALHOST "localhost:"
+
 /* Strings are copies owned by the struct; NULL = unset or empty. Durations in milliseconds. */
 struct cv_env {
 	/* who we are */
@@ -39,6 +42,11 @@ struct cv_env {
 	uint64_t packet_mark;
 	uint64_t keepalive_time_ms, keepalive_interval_ms, keepalive_retries;
 	uint64_t pool_max_streams, pool_idle_ms;
+	/* DNS proxy */
+	char *cluster_domain, *preferred_ns;
+	char *dns_capture, *dns_proxy_addr; /* ISTIO_META_DNS_CAPTURE, ISTIO_META_DNS_PROXY_ADDR */
+	struct cv_sockaddr dns_addrs[2]; /* derived: where it listens */
+	unsigned nr_dns_addrs; /* 0 = it is off */
 	/* threads and shutdown */
 	char *worker_threads, *cpu_limit, *cpu_request, *cpu_limit_int;
 	unsigned nr_workers; /* derived */

@@ -4,6 +4,8 @@
  * setting does not exist here has the value that says so. Of ztunnel's, dnsResolverCfg and
  * dnsResolverOpts are left out: they are its resolver library's own. developmentCa is ours.
  */
+#include <string.h>
+
 #include "maps/abi.h"
 #include "userspace/daemon/env.h"
 #include "userspace/limits.h"
@@ -72,6 +74,20 @@ static void set_http2(json_t *j, const struct cv_env *env)
 	json_object_set_new(j, "enableEnhancedBaggage", json_boolean(env->response_baggage));
 }
 
+static void set_dns(json_t *j, const struct cv_env *env)
+{
+	char text[CV_SOCKADDR_TEXT];
+	bool both = strncmp(env->dns_proxy_addr, CV_ENV_LOCALHOST, strlen(CV_ENV_LOCALHOST)) == 0;
+
+	json_object_set_new(j, "dnsProxy", json_boolean(env->nr_dns_addrs));
+	json_object_set_new(j, "dnsProxyAddr",
+			    both ? localhost(env, env->dns_addrs[0].port) :
+				   json_pack("{s:s}", "SocketAddr",
+					     cv_sockaddr_text(&env->dns_addrs[0], text)));
+	json_object_set_new(j, "clusterDomain", json_string(env->cluster_domain));
+	json_object_set_new(j, "preferedServiceNamespace", string_or_null(env->preferred_ns));
+}
+
 /* The daemon's own pod, where all of it is known. */
 static void set_own_pod(json_t *j, const struct cv_env *env)
 {
@@ -112,7 +128,6 @@ static void set_sources(json_t *j, const struct cv_env *env)
 	json_object_set_new(j, "crlPath", json_null());
 	json_object_set_new(j, "developmentCa", string_or_null(env->dev_ca));
 	json_object_set_new(j, "secretTtl", duration(env->secret_ttl_ms));
-	json_object_set_new(j, "preferedServiceNamespace", json_null());
 }
 
 json_t *cv_env_json(const struct cv_env *env)
@@ -120,7 +135,6 @@ json_t *cv_env_json(const struct cv_env *env)
 	json_t *j = json_object();
 
 	json_object_set_new(j, "proxy", json_true());
-	json_object_set_new(j, "dnsProxy", json_false());
 	json_object_set_new(j, "fakeCa", json_false());
 	json_object_set_new(j, "fakeSelfInbound", json_false());
 	json_object_set_new(j, "numWorkerThreads", json_integer(env->nr_workers));
@@ -130,5 +144,6 @@ json_t *cv_env_json(const struct cv_env *env)
 	set_listeners(j, env);
 	set_sockets(j, env);
 	set_http2(j, env);
+	set_dns(j, env);
 	return j;
 }

@@ -5,6 +5,7 @@
  */
 #include "userspace/daemon/stages.h"
 
+#include <string.h>
 #include <errno.h>
 
 #define CV_LOG_TARGET "main"
@@ -45,7 +46,7 @@ void cv_stop_bpf(struct cv_daemon *d)
 
 int cv_start_proxy(struct cv_daemon *d)
 {
-	const struct cv_proxy_opts opts = {
+	struct cv_proxy_opts opts = {
 		.control = d->control,
 		.workers = d->workers,
 		.nr_workers = d->nr_workers,
@@ -59,6 +60,12 @@ int cv_start_proxy(struct cv_daemon *d)
 		.port_reuse = d->env.port_reuse,
 		.response_baggage = d->env.response_baggage,
 		.localhost_app_tunnel = d->env.localhost_app_tunnel,
+		.dns.nr_addrs = d->env.nr_dns_addrs,
+		.dns.zone = {
+			.domain = d->env.cluster_domain,
+			.preferred_ns = d->env.preferred_ns,
+			.ipv6 = d->env.ipv6,
+		},
 		.pool_max_streams = (unsigned)d->env.pool_max_streams,
 		.pool_idle_ms = (unsigned)d->env.pool_idle_ms,
 		.max_connections = d->settings.max_connections,
@@ -67,6 +74,7 @@ int cv_start_proxy(struct cv_daemon *d)
 		.cluster_id = d->env.cluster_id ? d->env.cluster_id : "",
 	};
 
+	memcpy(opts.dns.addrs, d->env.dns_addrs, sizeof(opts.dns.addrs));
 	return cv_proxy_new(&d->proxy, &opts);
 }
 

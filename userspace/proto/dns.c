@@ -65,16 +65,16 @@ static size_t skip_plain_name(struct cv_span m, size_t at)
 	return at < m.len && at + 1 - start <= NAME_BYTES ? at + 1 : 0;
 }
 
-static bool read_question(struct cv_span m, struct cv_dns_query *q)
+static bool read_question(struct cv_span m, struct cv_dns_query *q, char *name)
 {
 	size_t end = skip_plain_name(m, CV_DNS_HEADER);
 
 	if (!end || m.len - end < 4 ||
-	    ns_name_ntop(m.data + CV_DNS_HEADER, q->name, sizeof(q->name)) < 0)
+	    ns_name_ntop(m.data + CV_DNS_HEADER, name, CV_DNS_NAME_TEXT) < 0)
 		return false;
-	if (strcmp(q->name, ".") == 0)
-		q->name[0] = '\0';
-	for (char *c = q->name; *c; c++)
+	if (strcmp(name, ".") == 0)
+		name[0] = '\0';
+	for (char *c = name; *c; c++)
 		*c = (char)tolower((unsigned char)*c);
 	q->type = get16(m.data + end);
 	q->class = get16(m.data + end + 2);
@@ -117,11 +117,11 @@ static bool read_records(struct cv_span m, struct cv_dns_query *q)
 	return true;
 }
 
-int cv_dns_query_parse(struct cv_span m, struct cv_dns_query *ret)
+int cv_dns_query_parse(struct cv_span m, struct cv_dns_query *ret, char *name)
 {
 	ret->question_end = ret->edns_at = 0;
 	ret->type = ret->class = 0;
-	ret->name[0] = '\0';
+	name[0] = '\0';
 	if (m.len < CV_DNS_HEADER)
 		return -EBADMSG;
 	ret->id = get16(m.data);
@@ -130,7 +130,7 @@ int cv_dns_query_parse(struct cv_span m, struct cv_dns_query *ret)
 		return CV_DNS_FORMERR;
 	if (ret->flags & MASK_OPCODE)
 		return CV_DNS_NOTIMP;
-	if (count_at(m.data, 0) != 1 || !read_question(m, ret))
+	if (count_at(m.data, 0) != 1 || !read_question(m, ret, name))
 		return CV_DNS_FORMERR;
 	if (!read_records(m, ret)) {
 		ret->edns_at = 0;

@@ -48,13 +48,12 @@ struct cv_dns_query {
 	uint16_t edns_size; /* what the client takes over UDP, at least 512 */
 	uint8_t edns_version;
 	bool dnssec_ok;
-	char name[CV_DNS_NAME_TEXT];
 };
 
 /* CV_DNS_NOERROR: a question that may be answered. Else the code to answer with: not a query,
  * another opcode, not exactly one question, malformed. -EBADMSG: not even a header, not to be
- * answered. */
-int cv_dns_query_parse(struct cv_span message, struct cv_dns_query *ret);
+ * answered. name is a buffer of CV_DNS_NAME_TEXT bytes. */
+int cv_dns_query_parse(struct cv_span message, struct cv_dns_query *ret, char *name);
 /* Longest answer that the client takes over UDP. */
 size_t cv_dns_udp_size(const struct cv_dns_query *q);
 /* "a", "aaaa", "https", …; "unknown" for types without a name here. */

@@ -23,8 +23,10 @@ uint64_t cv_proxy_random(struct cv_proxy_worker *pw)
 
 struct cv_resolver *cv_proxy_resolver(struct cv_proxy_worker *pw)
 {
-	const struct cv_proxy_opts *opts = &pw->proxy->opts;
-	const struct cv_resolver_opts resolver = { pw->base, !opts->ipv6, opts->name_server };
+	const struct cv_resolver_opts resolver = {
+		.base = pw->base,
+		.ipv4_only = !pw->proxy->opts.ipv6,
+	};
 	int r = pw->resolver ? 0 : cv_resolver_new(&pw->resolver, &resolver);
 
 	if (r)
@@ -56,6 +58,7 @@ void cv_lane_put(struct cv_lane *lane)
 	if (lane->listed)
 		TAILQ_REMOVE(&lane->pw->lanes, lane, node);
 	cv_pod_put(lane->pod);
+	free(lane->dns);
 	free(lane);
 }
 

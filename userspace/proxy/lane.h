@@ -27,6 +27,7 @@
 
 struct cv_session;
 struct cv_hbone_conn;
+struct cv_dns_lane;
 
 /* Live objects, written by the worker, read by anybody. */
 struct cv_proxy_counters {
@@ -42,6 +43,8 @@ struct cv_proxy_worker {
 	struct cv_resolver *resolver; /* made when the first name is asked for */
 	TAILQ_HEAD(, cv_lane) lanes;
 	struct cv_proxy_counters live;
+	uint8_t *dns_buf; /* CV_DNS_TCP_SIZE bytes for the answer at hand; NULL = no DNS proxy */
+	unsigned dns_requests; /* in flight */
 	unsigned handshakes; /* unfinished ones of inbound HBONE */
 	uint64_t random; /* state of cv_proxy_random */
 	unsigned leg_port; /* where the last search for a free port ended */
@@ -61,8 +64,9 @@ struct cv_lane {
 	TAILQ_ENTRY(cv_lane) node;
 	struct cv_proxy_pod *pod;
 	struct cv_proxy_worker *pw;
-	unsigned refs; /* 1 until stopped, and one each session and HBONE connection */
+	unsigned refs; /* 1 until stopped, and one each session, HBONE connection and DNS query */
 	struct cv_listener_socket listeners[CV_LISTENER_NR];
+	struct cv_dns_lane *dns; /* NULL = no DNS proxy */
 	TAILQ_HEAD(, cv_session) sessions; /* until they are freed, dead ones as well */
 	TAILQ_HEAD(, cv_hbone_conn) conns; /* the same */
 	unsigned nr_connections, nr_waiting;

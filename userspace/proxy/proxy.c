@@ -3,7 +3,7 @@
  * The proxy object and its control side: every change is a message to the workers.
  *
  * Draining: listeners close, inbound HBONE connections say GOAWAY, and each worker reports once when
- * its last connection has gone; the last report, or the deadline, ends it.
+ * its last connection has gone; the last report, or the deadline, ends it. DNS is served until then.
  */
 #define CV_LOG_TARGET "proxy"
 #include "userspace/proxy/proxy.h"
@@ -16,6 +16,7 @@
 #include "userspace/base/cleanup.h"
 #include "userspace/base/log.h"
 #include "userspace/limits.h"
+#include "userspace/proxy/dns.h"
 #include "userspace/proxy/hbone_conn.h"
 #include "userspace/proxy/inbound.h"
 #include "userspace/proxy/lane.h"
@@ -37,7 +38,9 @@ static int init_worker(struct cv_proxy *p, unsigned i)
 	if (getrandom(&pw->random, sizeof(pw->random), 0) != sizeof(pw->random))
 		return -EIO;
 	pw->leg_port = (unsigned)cv_proxy_random(pw);
-	return 0;
+	if (p->opts.dns.nr_addrs)
+		pw->dns_buf = malloc(CV_DNS_TCP_SIZE);
+	return p->opts.dns.nr_addrs && !pw->dns_buf ? -ENOMEM : 0;
 }
 
 int cv_proxy_new(struct cv_proxy **ret, const struct cv_proxy_opts *opts)
@@ -97,6 +100,7 @@ static void discard_pod(struct cv_proxy_pod *pod)
 			continue;
 		for (int slot = 0; slot < CV_LISTENER_NR; slot++)
 			cv_close(&lane->listeners[slot].fd);
+		cv_dns_discard(lane);
 		cv_lane_put(lane);
 	}
 	cv_pod_put(pod);
@@ -153,6 +157,8 @@ static void start_lane(void *arg)
 		cv_listener_close(lane);
 	else if (lane->pw->warm)
 		cv_listener_accept(lane);
+	if (lane->pw->warm)
+		cv_dns_start(lane);
 }
 
 int cv_proxy_pod_start(struct cv_proxy *p, const struct cv_proxy_pod_info *info,
@@ -161,6 +167,8 @@ int cv_proxy_pod_start(struct cv_proxy *p, const struct cv_proxy_pod_info *info,
 	struct cv_proxy_pod *pod = make_pod(p, info);
 	int r = pod ? cv_listener_open(pod) : -ENOMEM;
 
+	if (!r)
+		r = cv_dns_open(pod);
 	if (r) {
 		if (pod)
 			discard_pod(pod);
@@ -191,6 +199,7 @@ static void stop_lane(void *arg)
 
 	lane->stopped = true;
 	cv_listener_close(lane);
+	cv_dns_stop(lane);
 	cv_lane_kill(lane, drain_error);
 	cv_netns_leave(pod->netns);
 	if (atomic_fetch_sub(&pod->running, 1) == 1)
@@ -242,8 +251,12 @@ static void become_warm(void *arg)
 
 	pw->warm = true;
 	TAILQ_FOREACH(lane, &pw->lanes, node)
-	if (!lane->stopped && !pw->draining)
-		cv_listener_accept(lane);
+	{
+		if (!lane->stopped && !pw->draining)
+			cv_listener_accept(lane);
+		if (!lane->stopped)
+			cv_dns_start(lane);
+	}
 }
 
 void cv_proxy_warm(struct cv_proxy *p)
@@ -360,6 +373,7 @@ static void free_lane(struct cv_lane *lane)
 	}
 	for (int i = 0; i < CV_LISTENER_NR; i++)
 		cv_close(&lane->listeners[i].fd);
+	cv_dns_discard(lane);
 	lane->refs = 1;
 	cv_lane_put(lane);
 }
@@ -379,6 +393,7 @@ void cv_proxy_free(struct cv_proxy **pp)
 		cv_pool_fini(&pw->pool);
 		cv_resolver_discard(&pw->resolver);
 		cv_chunks_fini(&pw->chunks);
+		free(pw->dns_buf);
 	}
 	while ((pod = TAILQ_FIRST(&p->pods))) {
 		TAILQ_REMOVE(&p->pods, pod, node);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The proxy: per pod, listeners on 15001, 15006 and 15008 inside its network namespace, and
- * the connections that come in by them.
+ * the connections that come in by them; and the DNS proxy on 15053 of its loopback.
  *
  * Every worker has its own listening socket of each port (SO_REUSEPORT). The control thread
  * starts and stops pods; everything of a connection stays on the worker that accepted it.
@@ -15,10 +15,17 @@
 #include "userspace/io/sock.h"
 #include "userspace/io/worker.h"
 #include "userspace/mesh/certs.h"
+#include "userspace/mesh/dns_names.h"
 #include "userspace/mesh/store.h"
 #include "userspace/telemetry/telemetry.h"
 
 struct cv_proxy;
+
+struct cv_proxy_dns {
+	struct cv_sockaddr addrs[2]; /* where it listens, one a family */
+	unsigned nr_addrs; /* 0 = no DNS proxy */
+	struct cv_dns_zone zone; /* borrowed texts */
+};
 
 struct cv_proxy_opts {
 	struct cv_worker *control; /* where done() callbacks run */
@@ -34,10 +41,10 @@ struct cv_proxy_opts {
 	bool port_reuse; /* INPOD_PORT_REUSE */
 	bool response_baggage; /* ENABLE_RESPONSE_BAGGAGE */
 	bool localhost_app_tunnel; /* LOCALHOST_APP_TUNNEL */
-	const char *name_server; /* for tests: cv_resolver_opts.server; NULL = the system's */
 	unsigned pool_max_streams; /* POOL_MAX_STREAMS_PER_CONNECTION */
 	unsigned pool_idle_ms; /* POOL_UNUSED_RELEASE_TIMEOUT */
 	unsigned max_connections, max_connections_pod; /* culvert.yaml limits, per worker */
+	struct cv_proxy_dns dns;
 	const char *network; /* NETWORK */
 	const char *cluster_id;
 };

@@ -264,6 +264,7 @@ char *cv_metrics_text(struct cv_telemetry *t)
 		return NULL;
 	print_process(t, out);
 	print_traffic(t, out);
+	cv_dns_series_print(&t->dns, out);
 	print_registered(t, out);
 	fputs("# EOF\n", out);
 	if (fclose(out)) {

@@ -6,6 +6,7 @@
 #include <stdatomic.h>
 
 #include "userspace/limits.h"
+#include "userspace/telemetry/dns_series.h"
 #include "userspace/telemetry/series.h"
 #include "userspace/telemetry/telemetry.h"
 
@@ -50,6 +51,7 @@ struct cv_http;
 struct cv_telemetry {
 	char *istio_version;
 	struct cv_series_table series;
+	struct cv_dns_series_table dns;
 	_Atomic int64_t sockets_open[2]; /* by enum cv_reporter */
 
 	pthread_mutex_t metrics_lock;

@@ -24,6 +24,7 @@ int cv_telemetry_new(struct cv_telemetry **ret, const struct cv_telemetry_opts *
 		}
 	}
 	cv_series_init(&t->series, opts->max_series ? opts->max_series : CV_LIMIT_SERIES);
+	cv_dns_series_init(&t->dns);
 	cv_traffic_init(t);
 	pthread_mutex_init(&t->metrics_lock, NULL);
 	pthread_mutex_init(&t->ready_lock, NULL);
@@ -43,6 +44,7 @@ void cv_telemetry_free(struct cv_telemetry **telemetry)
 	cv_http_stop(t);
 	cv_traffic_fini(t);
 	cv_series_fini(&t->series);
+	cv_dns_series_fini(&t->dns);
 	for (struct cv_metric *m = t->metrics, *next; m; m = next) {
 		next = m->next;
 		free(m->name);
