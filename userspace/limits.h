@@ -90,6 +90,17 @@ enum cv_limits {
 	CV_LIMIT_GRPC_PING_MS = 30000, /* keepalive PING interval */
 	CV_LIMIT_GRPC_PONG_MS = 10000, /* … and how long its answer may take */
 
+	/* --- xDS --- */
+	CV_LIMIT_XDS_RESPONSE = 200 << 20, /* bytes of a response; it is never held whole */
+	CV_LIMIT_XDS_RESOURCE = 4 << 20, /* bytes of one resource */
+	CV_LIMIT_XDS_NAME = 4096, /* bytes of a resource's name, a nonce, a type */
+	CV_LIMIT_XDS_RESOURCES = 1 << 20, /* resources of one type that are held */
+	CV_LIMIT_XDS_REQUEST = 4 << 20, /* bytes of a request that istiod takes */
+	CV_LIMIT_XDS_REFUSALS = 4096, /* bytes of the text that says what was refused */
+	CV_LIMIT_XDS_BATCH = 256, /* workloads and services that are applied at once */
+	CV_LIMIT_XDS_HELD_MS = 1000, /* a workload waits for a policy that it lists and we lack */
+	CV_LIMIT_XDS_RETRY_MS = 15000, /* longest wait before connecting again */
+
 	/* --- control plane, files, admin --- */
 	CV_LIMIT_FILE_BYTES = 64 << 20, /* local workload file */
 	CV_LIMIT_STATE_BYTES = 4 << 20, /* pods.json */

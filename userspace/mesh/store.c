@@ -133,6 +133,31 @@ void cv_store_apply(struct cv_store *s, struct cv_delta *deltas, size_t n)
 	tell_subscribers(s);
 }
 
+bool cv_store_is_current(struct cv_store *s, const struct cv_delta *d)
+{
+	const struct cv_service *own;
+	struct cv_workload *w;
+	struct cv_policy *p;
+	bool same;
+
+	switch (d->kind) {
+	case CV_DELTA_WORKLOAD:
+		w = cv_store_workload_by_uid(s, d->key);
+		same = d->workload && w ? cv_workload_eq(d->workload, w) : d->workload == w;
+		cv_workload_put(&w);
+		return same;
+	case CV_DELTA_SERVICE:
+		own = cv_store_service_own(s, d->key);
+		return d->service && own ? cv_service_eq(d->service, own) : d->service == own;
+	case CV_DELTA_POLICY:
+		p = cv_store_policy_by_key(s, d->key);
+		same = d->policy && p ? cv_policy_eq(d->policy, p) : d->policy == p;
+		cv_policy_put(&p);
+		return same;
+	}
+	return false;
+}
+
 /* ---- facts ---- */
 
 void cv_store_set_warm(struct cv_store *s)

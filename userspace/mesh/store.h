@@ -42,6 +42,9 @@ struct cv_delta {
  * (and clears them), the keys stay the caller's. Never fails: objects were validated. */
 void cv_store_apply(struct cv_store *s, struct cv_delta *deltas, size_t n);
 
+/* Control thread. Does the store hold this already: the same object, or none for a removal? */
+bool cv_store_is_current(struct cv_store *s, const struct cv_delta *d);
+
 /* The first whole state is in (file loaded, xDS warm): listeners may accept. */
 void cv_store_set_warm(struct cv_store *s);
 bool cv_store_is_warm(const struct cv_store *s);

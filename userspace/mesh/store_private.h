@@ -70,6 +70,8 @@ int cv_store_services_init(struct cv_store *s);
 void cv_store_services_fini(struct cv_store *s);
 void cv_store_service_set(struct cv_store *s, struct cv_service *svc); /* takes the reference */
 void cv_store_service_remove(struct cv_store *s, cv_str key);
+/* The source's own resource, without the members that joined it; NULL = none. Borrowed. */
+const struct cv_service *cv_store_service_own(const struct cv_store *s, cv_str key);
 /* The workload of this uid joins the services that it names and leaves those it does not name any
  * more; NULL = leaves all. */
 void cv_store_join(struct cv_store *s, cv_str uid, struct cv_workload *w);

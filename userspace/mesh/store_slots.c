@@ -275,23 +275,38 @@ void cv_store_service_set(struct cv_store *s, struct cv_service *svc)
 	set_dirty(s, slot);
 }
 
-void cv_store_service_remove(struct cv_store *s, cv_str key)
+/* The slot of "namespace/hostname", NULL = none. */
+static struct slot *find_slot(const struct cv_store *s, cv_str key)
 {
 	const char *slash = strchr(cv_str_text(key), '/');
 	struct cv_index_key name = {};
 	struct slot *slot;
 
 	if (!slash)
-		return;
+		return NULL;
 	name.a = cv_str_new_len(key, (size_t)(slash - key));
 	name.b = cv_str_new(slash + 1);
 	slot = cv_index_first(&s->slots, &name);
-	if (slot && slot->own) {
-		cv_service_put(&slot->own);
-		set_dirty(s, slot);
-	}
 	cv_str_put(&name.a);
 	cv_str_put(&name.b);
+	return slot;
+}
+
+void cv_store_service_remove(struct cv_store *s, cv_str key)
+{
+	struct slot *slot = find_slot(s, key);
+
+	if (!slot || !slot->own)
+		return;
+	cv_service_put(&slot->own);
+	set_dirty(s, slot);
+}
+
+const struct cv_service *cv_store_service_own(const struct cv_store *s, cv_str key)
+{
+	const struct slot *slot = find_slot(s, key);
+
+	return slot ? slot->own : NULL;
 }
 
 int cv_store_staged_each(struct cv_store *s,
