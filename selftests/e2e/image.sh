@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 #
 # The image that `make image` makes: the same bits from the same input, a layout whose digests are
-# right, small, without a shell; its programs run
-# with a read-only root and the capabilities that ztunnel's chart gives.
+# right, small, without a shell, and a daemon that runs in it as ztunnel's chart starts ztunnel:
+# `proxy ztunnel`, a read-only root, a writable /tmp, three capabilities, and the socket of a CNI agent.
 # shellcheck disable=SC2154
 
 . "${CV_SELFTESTS:-$(dirname "$0")/..}/lib/ktap.sh"
@@ -103,7 +103,55 @@ os.execve(sys.argv[3], sys.argv[3:], dict(os.environ, PATH="/usr/local/bin"))
 ' "$ROOT" "$CV_TMP/run" "$@"
 }
 
-plan 7
+# What the chart gives a node proxy, with a file and a development CA in istiod's place.
+start()
+{
+	mkdir -p "$CV_TMP/run/ztunnel" "$CV_TMP/run/culvert-ca" && chmod 700 "$CV_TMP/run/culvert-ca"
+	: >"$CV_TMP/pods"
+	background /usr/bin/python3 "$CV_SELFTESTS/lib/zds.py" "$CV_TMP/run/ztunnel/ztunnel.sock" \
+		"$CV_TMP/pods"
+	wait_for 20 test -S "$CV_TMP/run/ztunnel/ztunnel.sock" || return
+	NODE_NAME=node LOCAL_XDS="{workloads: [], services: [], policies: []}" XDS_ADDRESS='' \
+		CULVERT_DEV_CA=/var/run/culvert-ca RUST_LOG=info \
+		as_container /usr/local/bin/ztunnel proxy ztunnel >"$CV_TMP/log" 2>&1 &
+	cleanup stop "$!"
+	wait_for 30 ready
+}
+
+ready()
+{
+	nsenter --net="/run/netns/$netns" curl -fsS -m 2 http://127.0.0.1:15021/healthz/ready
+}
+
+serves()
+{
+	nsenter --net="/run/netns/$netns" curl -fsS -m 2 "http://127.0.0.1:$1" | grep -q "$2"
+}
+
+daemon_pid()
+{
+	ip netns pids "$netns" | while read -r pid; do
+		[ "$(readlink "/proc/$pid/exe" | sed 's|.*/||')" != culvertd ] || echo "$pid"
+	done
+}
+
+capabilities()
+{
+	grep -x "CapEff:	0000000000203000" "/proc/$(daemon_pid)/status"
+}
+
+# As `kubectl exec` does it.
+asks()
+{
+	nsenter --target "$(daemon_pid)" --mount --net --root --wd /usr/local/bin/culvertctl "$@"
+}
+
+calm()
+{
+	! grep -P '\terror\t' "$CV_TMP/log"
+}
+
+plan 13
 check "the image is made" make_image "$CV_TMP/image.tar"
 check "it unpacks" unpack
 check "its digests and sizes are right" layout
@@ -114,3 +162,11 @@ check "there is nothing to run in it but culvert" contents
 netns=$(netns_add image)
 mkdir -p "$CV_TMP/run"
 check "version" as_container /usr/local/bin/culvertd version
+start && ok "proxy ztunnel starts and is ready, with a read-only root" ||
+	not_ok "proxy ztunnel starts and is ready, with a read-only root"
+check "it has three capabilities" capabilities
+check "culvertctl asks it" asks status
+check "it says nothing of errors" calm
+check "it serves metrics" serves 15020/metrics istio_build
+check "it serves config_dump" serves 15000/config_dump workloadState
+[ "$ktap_failed" = 0 ] || comment "$(tail -n 20 "$CV_TMP/log")"

@@ -334,6 +334,8 @@ static void test_read_only(void **state)
 	assert_int_equal(code_of(answer), 403);
 	assert_non_null(strstr(answer, "culvertctl"));
 	assert_int_equal(code_of(ask(CV_HTTP_ADMIN, "POST /logging")), 200);
+	/* How istioctl asks. */
+	assert_int_equal(code_of(ask(CV_HTTP_ADMIN, "POST /logging?level=")), 200);
 	assert_int_equal(code_of(ask(CV_HTTP_ADMIN, "GET /config_dump")), 200);
 }
 

@@ -192,7 +192,7 @@ static void serve_logging(struct evhttp_request *req, void *arg)
 	if (evhttp_request_get_command(req) != EVHTTP_REQ_POST)
 		return cv_http_reply(req, HTTP_BADMETHOD, NULL,
 				     "Invalid HTTP method\n" LOGGING_HELP);
-	if ((level || reset) && refuse_change(arg, req, "`culvertctl log`"))
+	if (((level && *level) || reset) && refuse_change(arg, req, "`culvertctl log`"))
 		return;
 	if ((level || reset) && cv_log_filter_add(level, reset) < 0)
 		return refuse_level(req, level ? level : "");
