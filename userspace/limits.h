@@ -115,6 +115,9 @@ enum cv_limits {
 	CV_LIMIT_CONTROL_MESSAGE = 65536, /* bytes of one control request */
 	CV_LIMIT_ZDS_PODS = 2048, /* pods that istio-cni may hand over */
 	CV_LIMIT_CERTS = 4096, /* identities with a certificate */
+	CV_LIMIT_CHAIN = 16, /* certificates of one answer, its roots aside */
+	CV_LIMIT_CA_ANSWER = 256 << 10, /* bytes of one answer of the CA, roots included */
+	CV_LIMIT_CA_ANSWER_MS = 10000, /* connecting and the answer */
 	CV_LIMIT_CLOSED_FLOWS = 1024, /* closed flows kept for `culvertctl flows` */
 	CV_LIMIT_SERIES = 65536, /* metric series; the rest is counted under "overflow" */
 	CV_LIMIT_NAME_SERIES = 4096, /* series of istio_on_demand_dns; the same */

@@ -15,6 +15,7 @@
 #include <string.h>
 
 #include "userspace/io/tls.h"
+#include "userspace/limits.h"
 #include "userspace/mesh/certs_private.h"
 
 /* ---- keys and requests ---- */
@@ -108,7 +109,8 @@ static int read_chain(struct cv_cert *c, const struct cv_ca_answer *answer)
 {
 	c->chain = sk_X509_new_null();
 	for (size_t i = 0; i + 1 < answer->nr_chain; i++)
-		if (!c->chain || !cv_trust_read_pem(answer->chain[i], c->chain))
+		if (!c->chain || !cv_trust_read_pem(answer->chain[i], c->chain) ||
+		    sk_X509_num(c->chain) > CV_LIMIT_CHAIN)
 			return -EINVAL;
 	c->leaf = sk_X509_shift(c->chain);
 	c->not_before = time_of(X509_get0_notBefore(c->leaf));
@@ -237,7 +239,7 @@ static const char *take_answer(struct cv_cert *c, struct cv_cert_shared *shared,
 	if (answer->nr_chain == 1)
 		return "chain returned from CA has no root";
 	if (read_chain(c, answer) < 0)
-		return "chain returned from CA is not PEM";
+		return "chain returned from CA is not PEM, or too long";
 	if (!is_for(c, &c->identity))
 		return "did not find expected SAN";
 	if (!X509_check_private_key(c->leaf, c->key))

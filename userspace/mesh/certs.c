@@ -8,6 +8,9 @@
  *	                   failed │   └── retry ◄─┐           │ expired
  *	                          ▼               │           ▼
  *	                      UNAVAILABLE ────────┴───── UNAVAILABLE
+ *
+ * A new identity is retried for a while before it is called unavailable: the CA may hear of a pod
+ * a moment after us. What no pod holds and nobody asks for is dropped when it falls due.
  */
 #include "userspace/mesh/certs_cache.h"
 
@@ -83,11 +86,12 @@ static struct cv_certs_entry *get_entry(struct cv_certs *c, const struct cv_iden
 		CDS_INIT_LIST_HEAD(&e->waiters);
 		CDS_INIT_LIST_HEAD(&e->queued);
 		e->serial = ++c->serial;
-		e->retry_ms = CV_CERTS_FIRST_RETRY_MS;
+		e->since_ms = cv_now_ms();
+		cv_certs_renew_entry_init(e);
 		*place = e;
 		c->nr_entries++;
 	}
-	if (e->state == CV_CERTS_INITIALIZING)
+	if (e->state == CV_CERTS_INITIALIZING && !e->due_ms) /* else it is retried then */
 		cv_certs_enqueue(c, e, priority);
 	return e;
 }
@@ -159,8 +163,7 @@ int cv_certs_new(struct cv_certs **ret, const struct cv_certs_opts *opts)
 	return 0;
 }
 
-/* Under the lock: out of the table and the queue. */
-static void drop_entry(struct cv_certs *c, struct cv_certs_entry **place)
+void cv_certs_drop(struct cv_certs *c, struct cv_certs_entry **place)
 {
 	struct cv_certs_entry *e = *place;
 
@@ -195,7 +198,7 @@ void cv_certs_free(struct cv_certs **cp)
 	for (size_t i = 0; i < CV_CERTS_BUCKETS; i++) {
 		while (c->buckets[i]) {
 			free_waiters(c->buckets[i]); /* their workers are gone */
-			drop_entry(c, &c->buckets[i]);
+			cv_certs_drop(c, &c->buckets[i]);
 		}
 	}
 	cv_cert_shared_fini(&c->shared);
@@ -231,6 +234,8 @@ void cv_certs_get(struct cv_certs *c, const struct cv_identity *id, cv_certs_fn 
 
 	pthread_mutex_lock(&c->lock);
 	e = get_entry(c, id, CV_CERTS_REALTIME);
+	if (e)
+		e->used = true;
 	if (e && e->state == CV_CERTS_INITIALIZING) {
 		add_waiter(c, e, fn, arg);
 		waiting = true;
@@ -247,9 +252,16 @@ void cv_certs_get(struct cv_certs *c, const struct cv_identity *id, cv_certs_fn 
 
 void cv_certs_prefetch(struct cv_certs *c, const struct cv_identity *id)
 {
+	struct cv_certs_entry *e;
+
 	pthread_mutex_lock(&c->lock);
-	if (get_entry(c, id, CV_CERTS_WARMUP))
+	e = get_entry(c, id, CV_CERTS_WARMUP);
+	if (e) {
+		e->held = true;
+		if (e->state == CV_CERTS_UNAVAILABLE)
+			cv_certs_enqueue(c, e, CV_CERTS_WARMUP); /* why may be over */
 		kick(c);
+	}
 	pthread_mutex_unlock(&c->lock);
 }
 
@@ -260,7 +272,7 @@ void cv_certs_forget(struct cv_certs *c, const struct cv_identity *id)
 	pthread_mutex_lock(&c->lock);
 	place = cv_certs_find(c, id);
 	if (*place)
-		drop_entry(c, place);
+		cv_certs_drop(c, place);
 	pthread_mutex_unlock(&c->lock);
 }
 

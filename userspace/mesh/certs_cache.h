@@ -11,9 +11,10 @@
 #include <pthread.h>
 #include <urcu/list.h>
 
+#include "userspace/base/backoff.h"
 #include "userspace/mesh/certs_private.h"
 
-enum { CV_CERTS_BUCKETS = 256, CV_CERTS_ERROR_TEXT = 512, CV_CERTS_FIRST_RETRY_MS = 1000 };
+enum { CV_CERTS_BUCKETS = 256, CV_CERTS_ERROR_TEXT = 512 };
 
 enum cv_certs_state { CV_CERTS_INITIALIZING, CV_CERTS_AVAILABLE, CV_CERTS_UNAVAILABLE };
 enum cv_certs_priority {
@@ -34,8 +35,13 @@ struct cv_certs_entry {
 	enum cv_certs_priority priority;
 	uint64_t serial; /* tells an entry from a later one of the same identity */
 	bool signing;
+	bool held; /* prefetched: a pod of this node has the identity */
+	bool used; /* asked for since it was signed last */
+	bool unreachable; /* the last failure was the CA's absence */
+	uint64_t since_ms; /* made */
+	uint64_t signed_ms; /* last */
 	uint64_t due_ms; /* refresh, retry or expiry; 0 = none */
-	uint64_t retry_ms; /* back-off after the next failure */
+	struct cv_backoff backoff; /* of failures */
 };
 
 struct cv_certs {
@@ -43,6 +49,7 @@ struct cv_certs {
 	struct cv_cert_shared shared; /* control thread */
 	struct event *timer;
 	bool starting; /* cv_certs_sign_queued is on the stack */
+	bool away; /* the CA is, as its last answer says */
 	struct cds_list_head requests; /* control thread */
 	size_t nr_requests;
 	pthread_mutex_t lock; /* of what follows */
@@ -60,10 +67,13 @@ void cv_certs_enqueue(struct cv_certs *c, struct cv_certs_entry *e,
 struct cv_certs_entry *cv_certs_dequeue(struct cv_certs *c); /* NULL = nothing waits */
 /* cert: the reference is taken over; set if and only if AVAILABLE. */
 void cv_certs_set_state(struct cv_certs_entry *e, enum cv_certs_state state, struct cv_cert *cert);
+/* Out of the table and the queue, and freed; who waits hears that it is no longer needed. */
+void cv_certs_drop(struct cv_certs *c, struct cv_certs_entry **place);
 /* Everybody who waits is answered: with a reference of cert, or, when that is NULL, with error. */
 void cv_certs_answer(struct cv_certs_entry *e, struct cv_cert *cert, const char *error);
 
 /* --- certs_renew.c; control thread, outside the lock --- */
+void cv_certs_renew_entry_init(struct cv_certs_entry *e); /* any thread */
 int cv_certs_renew_init(struct cv_certs *c);
 void cv_certs_renew_fini(struct cv_certs *c); /* requests that are out are forgotten */
 void cv_certs_sign_queued(struct cv_certs *c);
