@@ -7,6 +7,10 @@
 DIRECTORY holds root-key.pem and root-cert.pem. Serves
 istio.v1.auth.IstioCertificateService/CreateCertificate over TLS on the loopback addresses, as
 `localhost`. It signs whatever identity is asked for, with the token if one is given: for tests.
+
+The files are read for each request, so they can be replaced, and these can be added:
+	roots.pem  what answers say the roots are, in place of root-cert.pem
+	refused    identities, one a line, that have no pod on the node
 """
 
 import concurrent.futures
@@ -59,13 +63,30 @@ def encode_varint(value):
     return out + bytes([value])
 
 
+class Refused(Exception):
+    pass
+
+
 class Authority:
     def __init__(self, directory):
-        with open(os.path.join(directory, "root-key.pem"), "rb") as f:
-            self.key = serialization.load_pem_private_key(f.read(), None)
-        with open(os.path.join(directory, "root-cert.pem"), "rb") as f:
-            self.root_pem = f.read()
+        self.directory = directory
+        self.load()
+
+    def read(self, name, default=None):
+        try:
+            with open(os.path.join(self.directory, name), "rb") as f:
+                return f.read()
+        except FileNotFoundError:
+            if default is None:
+                raise
+            return default
+
+    def load(self):
+        self.key = serialization.load_pem_private_key(self.read("root-key.pem"), None)
+        self.root_pem = self.read("root-cert.pem")
         self.root = x509.load_pem_x509_certificate(self.root_pem)
+        self.roots_pem = self.read("roots.pem", self.root_pem)
+        self.refused = self.read("refused", b"").decode().split()
 
     def issue(self, public_key, names, seconds):
         """A certificate for these alternative names."""
@@ -94,9 +115,14 @@ class Authority:
         fields = decode(request)
         csr = x509.load_pem_x509_csr(fields[1])
         names = csr.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        self.load()
+        for name in names:
+            if name.value in self.refused or name.value.encode() not in fields.get(4, b""):
+                print("refused " + name.value, flush=True)
+                raise Refused
         leaf = self.issue(csr.public_key(), list(names), fields.get(3) or 86400)
         print("signed " + " ".join(name.value for name in names), flush=True)
-        chain = [pem(leaf), self.root_pem]
+        chain = [pem(leaf), self.roots_pem]
         return b"".join(b"\x0a" + encode_varint(len(one)) + one for one in chain)
 
 
@@ -116,6 +142,10 @@ class Handler(grpc.GenericRpcHandler):
             context.abort(grpc.StatusCode.UNAUTHENTICATED, "request authenticate failure")
         try:
             return self.authority.create_certificate(request)
+        except Refused:
+            context.abort(
+                grpc.StatusCode.UNAUTHENTICATED, "request impersonation authentication failure"
+            )
         except (KeyError, IndexError, ValueError) as error:
             context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"not a certificate request: {error}")
 

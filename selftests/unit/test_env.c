@@ -188,6 +188,41 @@ static void test_refused(void **state)
 	}
 }
 
+/* Istio's CA: by its address, or because we are in a cluster. */
+static void test_istio_ca(void **state)
+{
+	const struct setting by_address[] = { { "CULVERT_DEV_CA", "" },
+					      { "CA_ADDRESS", "https://ca:1" },
+					      { "AUTH_TOKEN", "secret" },
+					      { "CA_HEADER_X-Tenant", "a=b" },
+					      { "CA_HEADER_", "no name" },
+					      { "XDS_HEADER_Zone", "" },
+					      {} },
+			     in_cluster[] = { { "CULVERT_DEV_CA", "" },
+					      { "KUBERNETES_SERVICE_HOST", "10.0.0.1" },
+					      {} };
+	struct cv_env env;
+	char error[512];
+
+	(void)state;
+	set_env(by_address);
+	assert_int_equal(cv_env_read(&env, error, sizeof(error)), 0);
+	assert_string_equal(env.ca_address, "https://ca:1");
+	assert_string_equal(env.ca_root_ca, "./var/run/secrets/istio/root-cert.pem");
+	assert_string_equal(env.auth_token, "secret");
+	assert_int_equal(env.ca_headers.n, 1);
+	assert_string_equal(env.ca_headers.list[0].name, "x-tenant");
+	assert_string_equal(env.ca_headers.list[0].value, "a=b");
+	assert_int_equal(env.xds_headers.n, 1);
+	assert_string_equal(env.xds_headers.list[0].name, "zone");
+	assert_string_equal(env.xds_headers.list[0].value, "");
+	cv_env_fini(&env);
+	set_env(in_cluster);
+	assert_int_equal(cv_env_read(&env, error, sizeof(error)), 0);
+	assert_string_equal(env.ca_address, "https://istiod.istio-system.svc:15012");
+	cv_env_fini(&env);
+}
+
 /* An empty XDS_ADDRESS switches xDS off, as ztunnel's does: it is no reason to refuse. */
 static void test_empty_is_unset(void **state)
 {
@@ -451,11 +486,17 @@ static void test_json(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_defaults),       cmocka_unit_test(test_dns),
-		cmocka_unit_test(test_derived),	       cmocka_unit_test(test_refused),
-		cmocka_unit_test(test_empty_is_unset), cmocka_unit_test(test_fixed),
-		cmocka_unit_test(test_proxy_config),   cmocka_unit_test(test_proxy_config_read),
-		cmocka_unit_test(test_complete),       cmocka_unit_test(test_json),
+		cmocka_unit_test(test_defaults),
+		cmocka_unit_test(test_dns),
+		cmocka_unit_test(test_derived),
+		cmocka_unit_test(test_refused),
+		cmocka_unit_test(test_istio_ca),
+		cmocka_unit_test(test_empty_is_unset),
+		cmocka_unit_test(test_fixed),
+		cmocka_unit_test(test_proxy_config),
+		cmocka_unit_test(test_proxy_config_read),
+		cmocka_unit_test(test_complete),
+		cmocka_unit_test(test_json),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

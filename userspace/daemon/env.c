@@ -52,7 +52,13 @@ static const struct env_var env_vars[] = {
 	VAR("LOCAL_XDS_PATH", ENV_STRING, local_xds_path, NULL, "YAML file of the mesh; watched"),
 	VAR("LOCAL_XDS", ENV_STRING, local_xds, NULL, "the same, inline"),
 	VAR("XDS_ADDRESS", ENV_STRING, xds_address, NULL, "control plane"),
-	VAR("CA_ADDRESS", ENV_STRING, ca_address, NULL, "certificate authority"),
+	VAR("CA_ADDRESS", ENV_STRING, ca_address, NULL, "Istio's CA; in a cluster: istiod's"),
+	VAR("ALT_CA_HOSTNAME", ENV_STRING, alt_ca_hostname, NULL,
+	    "accepted in the CA's own certificate too"),
+	VAR("CA_ROOT_CA", ENV_STRING, ca_root_ca, "./var/run/secrets/istio/root-cert.pem",
+	    "roots of the CA's own certificate: a file, SYSTEM or PEM"),
+	VAR("AUTH_TOKEN", ENV_STRING, auth_token, NULL,
+	    "our token for the control plane: a file or text"),
 	VAR("KUBERNETES_SERVICE_HOST", ENV_STRING, kubernetes_host, NULL, "set inside a cluster"),
 	VAR("CULVERT_DEV_CA", ENV_STRING, dev_ca, NULL, "directory of the development CA"),
 	VAR("SECRET_TTL", ENV_DURATION, secret_ttl_ms, "24h", "certificate lifetime"),
@@ -314,38 +320,6 @@ static int derive_dns(struct cv_env *env, char *error, size_t size)
 	return 0;
 }
 
-static int check_sources(const struct cv_env *env, char *error, size_t size)
-{
-	const char *beside = env->ca_address	  ? "CA_ADDRESS" :
-			     env->xds_address	  ? "XDS_ADDRESS" :
-			     env->kubernetes_host ? "KUBERNETES_SERVICE_HOST" :
-						    NULL;
-
-	if (env->local_xds_path && env->local_xds)
-		snprintf(error, size, "LOCAL_XDS_PATH and LOCAL_XDS are both set: unset one");
-	else if (env->dev_ca && beside)
-		snprintf(
-			error, size,
-			"CULVERT_DEV_CA is for development and refuses to run beside %s: unset one",
-			beside);
-	else if (env->xds_address || env->ca_address)
-		snprintf(
-			error, size,
-			"%s is set, but this version has no control-plane client: unset it and use "
-			"LOCAL_XDS_PATH and CULVERT_DEV_CA",
-			env->xds_address ? "XDS_ADDRESS" : "CA_ADDRESS");
-	else if (!env->local_xds_path && !env->local_xds)
-		snprintf(error, size,
-			 "no source of workloads: set LOCAL_XDS_PATH to a file (see culvertd(8))");
-	else if (!env->dev_ca)
-		snprintf(
-			error, size,
-			"no certificate authority: set CULVERT_DEV_CA to a directory (see culvertd(8))");
-	else
-		return 0;
-	return -EINVAL;
-}
-
 int cv_env_read(struct cv_env *ret, char *error, size_t size)
 {
 	int r;
@@ -365,7 +339,7 @@ int cv_env_read(struct cv_env *ret, char *error, size_t size)
 	if (r == 0)
 		r = derive_dns(ret, error, size);
 	if (r == 0)
-		r = check_sources(ret, error, size);
+		r = cv_env_derive_sources(ret, error, size);
 	if (r < 0) {
 		cv_env_fini(ret);
 		return r;
@@ -387,6 +361,8 @@ void cv_env_fini(struct cv_env *env)
 	for (size_t i = 0; i < CV_ARRAY_SIZE(env_vars); i++)
 		if (env_vars[i].type == ENV_STRING)
 			cv_free_cleanup((char *)env + env_vars[i].offset);
+	cv_env_headers_fini(&env->ca_headers);
+	cv_env_headers_fini(&env->xds_headers);
 }
 
 void cv_env_print_help(FILE *out)

@@ -14,6 +14,14 @@
 #include "userspace/base/strs.h"
 #include "userspace/daemon/env_config.h"
 #include "userspace/io/sock.h"
+#include "userspace/proto/grpc.h"
+
+/* Extra metadata of a channel: the variables of one prefix, names in lower case. */
+struct cv_env_headers {
+	struct cv_grpc_header *list;
+	size_t n;
+};
+void cv_env_headers_fini(struct cv_env_headers *h);
 
 /* The loopback of both families, followed by a port. */
 #define CV_ENV_LOCALHOST "localhost:"
@@ -26,6 +34,8 @@ struct cv_env {
 	char *istio_version; /* ISTIO_META_ISTIO_VERSION */
 	/* where workloads and certificates come from */
 	char *local_xds_path, *local_xds, *xds_address, *ca_address, *kubernetes_host;
+	char *alt_ca_hostname, *ca_root_ca, *auth_token;
+	struct cv_env_headers ca_headers, xds_headers; /* CA_HEADER_*, XDS_HEADER_* */
 	char *dev_ca; /* CULVERT_DEV_CA */
 	uint64_t secret_ttl_ms;
 	bool tls12;
@@ -59,6 +69,8 @@ struct cv_env {
 
 /* Fills ret from the process's environment. 0, or -EINVAL with one line in error. */
 int cv_env_read(struct cv_env *ret, char *error, size_t size);
+/* The part of it that says where workloads and certificates come from. */
+int cv_env_derive_sources(struct cv_env *env, char *error, size_t size);
 void cv_env_fini(struct cv_env *env);
 /* The `config` member of config_dump: ztunnel's keys for what both have. New reference. */
 json_t *cv_env_json(const struct cv_env *env);

@@ -11,6 +11,7 @@
 
 #include "userspace/base/log.h"
 #include "userspace/daemon/wiring.h"
+#include "userspace/mesh/istio_ca.h"
 
 /* The file is optional: one that is missing means the defaults, until it is made. */
 int cv_start_settings(struct cv_daemon *d)
@@ -61,15 +62,35 @@ void cv_stop_telemetry(struct cv_daemon *d)
 	cv_telemetry_free(&d->telemetry);
 }
 
-int cv_start_certs(struct cv_daemon *d)
+static int open_istio_ca(struct cv_daemon *d, struct cv_ca *ret)
 {
-	struct cv_certs_opts opts = {
+	const struct cv_channel_opts opts = {
 		.control = d->control,
-		.ttl_s = (unsigned)(d->env.secret_ttl_ms / 1000),
+		.address = d->env.ca_address,
+		.alt_hostname = d->env.alt_ca_hostname,
+		.root_ca = d->env.ca_root_ca,
+		.auth_token = d->env.auth_token,
+		.cluster_id = d->env.cluster_id,
+		.headers = d->env.ca_headers.list,
+		.nr_headers = d->env.ca_headers.n,
 		.tls12 = d->env.tls12,
 	};
+	struct cv_channel *channel;
 	char error[256];
-	int r = cv_devca_open(&opts.ca, d->env.dev_ca, error);
+	int r = cv_channel_new(&channel, &opts, error, sizeof(error));
+
+	if (r < 0) {
+		cv_error("CA_ADDRESS: %s", error);
+		return r;
+	}
+	cv_info("certificates come from %s", d->env.ca_address);
+	return cv_istio_ca_open(ret, channel);
+}
+
+static int open_devca(struct cv_daemon *d, struct cv_ca *ret)
+{
+	char error[256];
+	int r = cv_devca_open(ret, d->env.dev_ca, error);
 
 	if (r < 0) {
 		cv_error("CULVERT_DEV_CA: %s", error);
@@ -77,7 +98,19 @@ int cv_start_certs(struct cv_daemon *d)
 	}
 	cv_warn("certificates come from the development CA in %s: not for production",
 		d->env.dev_ca);
-	return cv_certs_new(&d->certs, &opts);
+	return 0;
+}
+
+int cv_start_certs(struct cv_daemon *d)
+{
+	struct cv_certs_opts opts = {
+		.control = d->control,
+		.ttl_s = (unsigned)(d->env.secret_ttl_ms / 1000),
+		.tls12 = d->env.tls12,
+	};
+	int r = d->env.dev_ca ? open_devca(d, &opts.ca) : open_istio_ca(d, &opts.ca);
+
+	return r < 0 ? r : cv_certs_new(&d->certs, &opts);
 }
 
 void cv_stop_certs(struct cv_daemon *d)
