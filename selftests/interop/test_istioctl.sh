@@ -311,9 +311,8 @@ states()
 # Not where things lie in this test, nor the settings of parts that this side has not.
 settings()
 {
-	config '.config | del(.dnsResolverCfg, .dnsResolverOpts, .dnsProxyAddr, .clusterDomain,
-		.localhostAppTunnel, .developmentCa, .caAddress, .caRootCert, .xdsRootCert, .inpodUds,
-		.proxyArgs, .proxyMetadata) | .illegalPorts |= sort'
+	config '.config | del(.dnsResolverCfg, .dnsResolverOpts, .developmentCa, .caAddress, .caRootCert,
+		.xdsRootCert) | .illegalPorts |= sort'
 }
 
 # Lists of connections are in no order, here and there, and which service an inbound one was meant for

@@ -457,6 +457,12 @@ static void test_json(void **state)
 		"ipv6Enabled",
 		"crlPath",
 		"enableEnhancedBaggage",
+		"inpodUds",
+		"localhostAppTunnel",
+		"proxyArgs",
+		"proxyMetadata",
+		"dnsProxyAddr",
+		"clusterDomain",
 	};
 	const struct setting settings[] = { { "POD_NAME", "ztunnel-x" },
 					    { "POD_NAMESPACE", "istio-system" },

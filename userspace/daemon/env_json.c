@@ -4,10 +4,14 @@
  * setting does not exist here has the value that says so. Of ztunnel's, dnsResolverCfg and
  * dnsResolverOpts are left out: they are its resolver library's own. developmentCa is ours.
  */
+#include <fcntl.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "maps/abi.h"
+#include "userspace/base/cleanup.h"
 #include "userspace/daemon/env.h"
+#include "userspace/daemon/env_metadata.h"
 #include "userspace/limits.h"
 
 static json_t *duration(uint64_t ms)
@@ -60,6 +64,8 @@ static void set_sockets(json_t *j, const struct cv_env *env)
 	json_object_set_new(j, "requireOriginalSource",
 			    env->original_src < 0 ? json_null() : json_boolean(env->original_src));
 	json_object_set_new(j, "inpodPortReuse", json_boolean(env->port_reuse));
+	json_object_set_new(j, "inpodUds", string_or_null(env->inpod_uds));
+	json_object_set_new(j, "localhostAppTunnel", json_boolean(env->localhost_app_tunnel));
 	json_object_set_new(j, "ipv6Enabled", json_boolean(env->ipv6));
 }
 
@@ -105,6 +111,36 @@ static void set_own_pod(json_t *j, const struct cv_env *env)
 				    json_null());
 }
 
+/* The command line behind the program's name, its words with blanks between. */
+static json_t *arguments(void)
+{
+	_cleanup_close_ int fd = open("/proc/self/cmdline", O_RDONLY | O_CLOEXEC);
+	char text[4096];
+	ssize_t n = fd < 0 ? 0 : read(fd, text, sizeof(text) - 1);
+	char *words = n > 0 ? memchr(text, '\0', (size_t)n) : NULL;
+
+	text[n > 0 ? n : 0] = '\0';
+	if (!words || words + 1 >= text + n)
+		return json_string("");
+	for (char *at = ++words; at < text + n - 1; at++)
+		if (!*at)
+			*at = ' ';
+	return json_string(words);
+}
+
+/* What is a string of the metadata that istiod is told. */
+static json_t *metadata(void)
+{
+	json_t *all = cv_env_metadata(), *strings = json_object(), *value;
+	const char *key;
+
+	json_object_foreach(all, key, value)
+		if (json_is_string(value))
+			json_object_set(strings, key, value);
+	json_decref(all);
+	return strings;
+}
+
 static void set_who(json_t *j, const struct cv_env *env)
 {
 	json_object_set_new(j, "network", json_string(env->network ? env->network : ""));
@@ -112,6 +148,8 @@ static void set_who(json_t *j, const struct cv_env *env)
 	json_object_set_new(j, "clusterId", json_string(env->cluster_id ? env->cluster_id : ""));
 	json_object_set_new(j, "proxyMode", json_string("Shared"));
 	json_object_set_new(j, "proxyWorkloadInformation", json_null());
+	json_object_set_new(j, "proxyArgs", arguments());
+	json_object_set_new(j, "proxyMetadata", metadata());
 	set_own_pod(j, env);
 }
 
