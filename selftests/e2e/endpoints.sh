@@ -9,7 +9,7 @@
 . "$CV_SELFTESTS/lib/lab.sh"
 . "$CV_SELFTESTS/lib/mesh.sh"
 
-plan 19
+plan 20
 
 # entry NAME VIP [REST]: a service without pods, on port 80
 entry()
@@ -122,14 +122,13 @@ before=$(asked outside.example)
 check "100 connections" call 10.96.1.1 80 -m echo -n 100 -c 100 -j 8
 after=$(asked outside.example)
 check "… ask DNS about once a second (TTL), not 100 times" [ $((after - before)) -lt 50 ]
-check "a workload of the mesh that DNS knows: by HBONE, with its identity" \
-	sh -c "nsenter --net=$(pod_netns client) $CV_TOOLS/tcpcall -m echo -n 1000 10.96.1.4 80 &&
-		grep 'hbone_addr=$FAR4:7000' '$LAB/node1.log' | grep -q 'sa/far'"
+check "a workload of the mesh that DNS knows" call 10.96.1.4 80 -m echo -n 1000
+check "… by HBONE, with its identity" wait_for 10 grep -q "hbone_addr=$FAR4:7000 .*sa/far" "$LAB/node1.log"
 check "asked names are counted" wait_for 10 sh -c "nsenter --net=/run/netns/$(run_name node1) \
 	curl -fsS -m 5 http://127.0.0.1:15020/metrics |
 	grep -q 'on_demand_dns_total{.*source_workload=\"client\".*hostname=\"outside.example\"}'"
 check "a name that does not exist: refused" call 10.96.1.2 80 $reset
-check "… and the log says which" grep -q 'no ip addresses were resolved.*nowhere.example' "$LAB/node1.log"
+check "… and the log says which" wait_for 10 grep -q 'no ip addresses were resolved.*nowhere.example' "$LAB/node1.log"
 check "a name server that is silent holds up nobody else" sh -c "
 	nsenter --net=$(pod_netns client) timeout 60 $CV_TOOLS/tcpcall $reset 10.96.1.3 80 &
 	sleep 0.3

@@ -2,20 +2,22 @@
 # SPDX-License-Identifier: Apache-2.0
 #
 # Waypoints: what is dialled through one goes to it as it was dialled, by service and by workload;
-# it alone reaches what is behind it; and nothing gets past it when it is away. The waypoint is a pod
+# it alone reaches what is behind it; and nothing gets past it when it is away. The waypoint wp is a pod
 # of node2 with an application tunnel: its node terminates the HBONE, its application gets the PROXY
-# header on loopback, and what that dials is captured like any pod's.
+# header on loopback, and what that dials is captured like any pod's. The other one, gw, is not enrolled and
+# speaks HBONE itself, as a gateway does.
 
 . "${CV_SELFTESTS:-$(dirname "$0")/..}/lib/ktap.sh"
 . "$CV_SELFTESTS/lib/lab.sh"
 . "$CV_SELFTESTS/lib/mesh.sh"
 
-WP4=10.244.2.20 WP6=fd10:244:2::20
+WP4=10.244.2.20 WP6=fd10:244:2::20 GW4=10.244.2.21 GW6=fd10:244:2::21
+GW_VIP4=10.96.0.30 GW_VIP6=fd96::30
 tunnel='applicationTunnel: {protocol: PROXY, port: 15088}'
 behind='waypoint: {destination: "default/wp.default.svc.cluster.local", hboneMtlsPort: 15008}'
 identity=spiffe://cluster.local/ns/default/sa/client
 
-plan 25
+plan 33
 
 waypoint_up()
 {
@@ -24,8 +26,34 @@ waypoint_up()
 	# far is dialled by address, the service echo by its VIP; both are behind the waypoint.
 	sed -i "s|^extra=.*|extra='$behind'|" "$LAB/pods/far"
 	echo "extra='$behind'" >>"$LAB/services/echo"
+	# The service behind-gw names its waypoint by address.
+	pod_add node2 gw $GW4 $GW6 && service_add behind-gw $GW_VIP4 $GW_VIP6 80 7000 near || return
+	echo "extra='waypoint: {destination: \"/$GW4\", hboneMtlsPort: 15008}'" >>"$LAB/services/behind-gw"
 	mesh_file
-	mesh_servers && mesh_daemons && mesh_enrol && pod_enrol wp && app_start
+	mesh_servers && mesh_daemons && mesh_enrol && pod_enrol wp && app_start && gateway_start
+}
+
+# A certificate of the lab's root for a service account, in $CV_TMP/ACCOUNT.{crt,key}
+certificate()
+{
+	openssl req -new -newkey ec -pkeyopt ec_paramgen_curve:P-256 -noenc -subj /O=test \
+		-keyout "$CV_TMP/$1.key" 2>/dev/null |
+		openssl x509 -req -days 1 -CA "$LAB/ca/root-cert.pem" -CAkey "$LAB/ca/root-key.pem" \
+			-set_serial "0x$(openssl rand -hex 8)" -out "$CV_TMP/$1.crt" -extfile /dev/fd/3 2>/dev/null 3<<-END
+		subjectAltName = critical, URI:spiffe://cluster.local/ns/default/sa/$1
+		keyUsage = digitalSignature
+		extendedKeyUsage = serverAuth, clientAuth
+	END
+}
+
+# gateway_start [ACCOUNT]: with the certificate of this service account (its own)
+gateway_start()
+{
+	certificate "${1:-gw}" || return
+	pod_start gw "$CV_TOOLS/waypoint" 15008 "$CV_TMP/${1:-gw}.crt" "$CV_TMP/${1:-gw}.key" \
+		"$LAB/ca/root-cert.pem" $GW_VIP4:80=$NEAR4:7000 "[$GW_VIP6]:80=[$NEAR6]:7000"
+	gateway=$!
+	wait_for 60 pod_listens gw 15008
 }
 
 app_start()
@@ -76,7 +104,8 @@ check "service: reported with the waypoint as the workload and the service that 
 		grep 'reporter=\"source\"' | grep 'destination_workload=\"wp\"' |
 		grep -q 'destination_service=\"$(service_host echo)\"'"
 check "service: 100 connections" call $ECHO_VIP4 80 -m echo -n 100 -c 100 -j 4
-check "service: from a pod of the waypoint's own node" pod_exec far "$CV_TOOLS/tcpcall" -m echo -n 100000 $ECHO_VIP4 80
+check "service: from a pod of the waypoint's own node" \
+	pod_exec far "$CV_TOOLS/tcpcall" -m echo -n 100000 $ECHO_VIP4 80
 check_eq "explain: the waypoint decides" "true allow wp" \
 	"$(explain $ECHO_VIP4:80 | jq -r '.paths[0] | "\(.waypoint) \(.verdict) \(.destination.name)"')"
 
@@ -111,7 +140,30 @@ no_policies
 # --- loops ---
 check "a waypoint that dials a service of its own is refused" \
 	pod_exec wp "$CV_TOOLS/tcpcall" $reset $ECHO_VIP4 80
-check "… and the log says why" grep -q 'recursive call to ourselves: wp is a waypoint of' "$LAB/node2.log"
+check "… and the log says why" wait_for 10 grep -q 'recursive call to ourselves: wp is a waypoint of' "$LAB/node2.log"
+
+# --- a gateway that speaks HBONE itself ---
+gateway_told()
+{
+	wait_for 10 grep -qE "$1" "$LAB/gw.log" || {
+		cat "$LAB/gw.log"
+		return 1
+	}
+}
+
+check "gateway: every byte both ways, half-closes included" call $GW_VIP4 80 -m echo -n 1000000
+check "gateway: authority, identity, forwarded, baggage, trace id" gateway_told \
+	"^$GW_VIP4:80 identity=$identity host=$(service_host behind-gw) ns=default workload=client service=client trace=32\$"
+check "gateway, IPv6: every byte both ways" call $GW_VIP6 80 -m echo -n 100000
+check "gateway, IPv6: by the waypoint's IPv4 address, as it is named" \
+	wait_for 10 grep -q "dst.addr=$GW4:15008 dst.hbone_addr=\[$GW_VIP6\]:80" "$LAB/node1.log"
+check "gateway: 200 connections" call $GW_VIP4 80 -m echo -n 100 -c 200 -j 8
+kill "$gateway"
+wait_for 10 ktap_gone "$gateway"
+check "gateway away: refused" refused_fast $GW_VIP4 80
+gateway_start impostor
+check "gateway: one with another identity is refused" refused_fast $GW_VIP4 80
+check "… and the log says why" wait_for 10 grep -q 'did not present the expected SAN.*sa/gw.*sa/impostor' "$LAB/node1.log"
 
 # --- away ---
 kill "$app"
