@@ -41,7 +41,7 @@ static bool cannot;
 static int replace_resolv_conf(void)
 {
 	static const char text[] = "nameserver " FIRST "\nnameserver " SECOND
-				   "\noptions timeout:1 attempts:1\n";
+				   "\noptions timeout:1 attempts:2\n";
 	char path[] = "/tmp/culvert-resolv-XXXXXX";
 	_cleanup_close_ int fd = mkstemp(path);
 	int r = 0;
@@ -353,6 +353,53 @@ static void test_truncated(void **state)
 	assert_true(has_address(&got, "192.0.2.1"));
 }
 
+/* A server that speaks TCP alone is found by a client of TCP. */
+static void test_tcp_only(void **state)
+{
+	_cleanup_close_ int tcp = -1, conn = -1, up = -1;
+	struct message m, got;
+
+	(void)state;
+	SKIP_UNLESS_POSSIBLE();
+	tcp = server(FIRST, SOCK_STREAM);
+	conn = client(SOCK_STREAM);
+	m = query(1, "other.example");
+	send_tcp(conn, &m);
+	up = accept(tcp, NULL, NULL);
+	assert_true(up >= 0);
+	got = receive_tcp(up);
+	got = reply_to(&got, 0, false);
+	send_tcp(up, &got);
+	got = receive_tcp(conn);
+	assert_true(has_address(&got, "192.0.2.1"));
+}
+
+/* An upstream that keeps talking without an answer is given up in the end, like a silent one. */
+static void test_chatter(void **state)
+{
+	enum { SECONDS = CV_LIMIT_DNS_FORWARD_MS / 1000 + 5 };
+	_cleanup_close_ int up = -1, fd = -1;
+	struct sockaddr_storage ss;
+	socklen_t len = sizeof(ss);
+	struct pollfd p = { .events = POLLIN };
+	struct message m, got;
+	int i = 0;
+
+	(void)state;
+	SKIP_UNLESS_POSSIBLE();
+	up = server(FIRST, SOCK_DGRAM);
+	fd = client(SOCK_DGRAM);
+	m = query(1, "other.example");
+	send_message(fd, &m);
+	assert_true(recvfrom(up, got.b, sizeof(got.b), 0, (struct sockaddr *)&ss, &len) > 0);
+	p.fd = fd;
+	for (; i < 2 * SECONDS && poll(&p, 1, 500) == 0; i++)
+		sendto(up, "chatter", 7, 0, (struct sockaddr *)&ss, len);
+	assert_true(i < 2 * SECONDS);
+	got = receive(fd);
+	assert_int_equal(rcode_of(&got), CV_DNS_SERVFAIL);
+}
+
 /* More queries on one connection than are taken at once, in pieces that cut through messages. */
 static void test_tcp_pipeline(void **state)
 {
@@ -601,6 +648,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_next_server, start, stop),
 		cmocka_unit_test_setup_teardown(test_all_servers_fail, start, stop),
 		cmocka_unit_test_setup_teardown(test_truncated, start, stop),
+		cmocka_unit_test_setup_teardown(test_tcp_only, start, stop),
+		cmocka_unit_test_setup_teardown(test_chatter, start, stop),
 		cmocka_unit_test_setup_teardown(test_tcp_pipeline, start, stop),
 		cmocka_unit_test_setup_teardown(test_tcp_pipeline_is_bounded, start, stop),
 		cmocka_unit_test_setup_teardown(test_bad_tcp, start, stop),

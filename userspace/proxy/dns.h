@@ -70,7 +70,6 @@ struct cv_dns_forward {
 	int last_rcode; /* a server's answer that another one may know better; 0 = none */
 	int error; /* of the last try, -errno */
 	int fd; /* -1 = not asking */
-	bool tcp;
 	struct event ev;
 	struct cv_buf out, in; /* TCP */
 };

@@ -80,6 +80,12 @@ void cv_dns_forward_stop(struct cv_dns_forward *f)
 	cv_dns_forward_discard(f);
 }
 
+/* All tries together have a bound, too: bytes that trickle in start a try's own time anew. */
+static bool is_late(const struct cv_dns_forward *f)
+{
+	return cv_now_ns() - f->started_ns > CV_LIMIT_DNS_FORWARD_MS * 1000000ull;
+}
+
 /* Waits for the socket, for as long as one try may take. */
 static void wait_for(struct cv_dns_request *req, short what, event_callback_fn fn)
 {
@@ -156,7 +162,7 @@ static void on_tcp_readable(evutil_socket_t fd, short what, void *arg)
 	struct cv_dns_forward *f = arg;
 	struct cv_dns_request *req = request_of(f);
 	struct cv_span message = { 0 };
-	int r = what & EV_TIMEOUT ? -ETIMEDOUT : read_message(f, &message);
+	int r = what & EV_TIMEOUT || is_late(f) ? -ETIMEDOUT : read_message(f, &message);
 
 	(void)fd;
 	if (r == -EAGAIN)
@@ -198,7 +204,6 @@ static int start_tcp(struct cv_dns_request *req)
 	const uint8_t length[] = { (uint8_t)(req->len >> 8), (uint8_t)req->len };
 
 	cv_dns_forward_stop(f);
-	f->tcp = true;
 	cv_buf_init(&f->out, LENGTH_BYTES + CV_LIMIT_DNS_QUERY_BYTES);
 	cv_buf_init(&f->in, LENGTH_BYTES + CV_DNS_TCP_SIZE);
 	if (cv_buf_append(&f->out, length, sizeof(length)) ||
@@ -228,7 +233,7 @@ static void on_udp_readable(evutil_socket_t fd, short what, void *arg)
 	uint8_t *buf = req->dns->lane->pw->dns_buf;
 	struct cv_span answer = { buf, 0 };
 
-	if (what & EV_TIMEOUT) {
+	if (what & EV_TIMEOUT || is_late(f)) {
 		fail_try(req, -ETIMEDOUT);
 		return;
 	}
@@ -257,11 +262,8 @@ static void on_udp_readable(evutil_socket_t fd, short what, void *arg)
 static int start_udp(struct cv_dns_request *req)
 {
 	struct cv_dns_forward *f = &req->forward;
-	const uint8_t *message;
+	const uint8_t *message = make_question(req);
 
-	if (getrandom(&f->id, sizeof(f->id), 0) != sizeof(f->id))
-		return -EIO;
-	message = make_question(req);
 	f->fd = open_socket(req, cv_udp_connect);
 	if (f->fd < 0)
 		return f->fd;
@@ -273,9 +275,14 @@ static int start_udp(struct cv_dns_request *req)
 
 /* ---- tries ---- */
 
-static bool is_late(const struct cv_dns_forward *f)
+/* A client of TCP may mean a server that speaks nothing else: the second round goes by TCP. */
+static int start_try(struct cv_dns_request *req)
 {
-	return cv_now_ns() - f->started_ns > CV_LIMIT_DNS_FORWARD_MS * 1000000ull;
+	struct cv_dns_forward *f = &req->forward;
+
+	if (getrandom(&f->id, sizeof(f->id), 0) != sizeof(f->id))
+		return -EIO;
+	return req->origin.conn && f->tries > f->nr_servers ? start_tcp(req) : start_udp(req);
 }
 
 /* Ends with a try that is under way, or with the request. */
@@ -286,8 +293,7 @@ static void next_try(struct cv_dns_request *req)
 	while (f->tries < f->max_tries && !is_late(f)) {
 		cv_dns_forward_stop(f);
 		f->tries++;
-		f->tcp = false;
-		f->error = start_udp(req);
+		f->error = start_try(req);
 		if (!f->error)
 			return;
 	}
