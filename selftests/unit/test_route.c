@@ -558,6 +558,11 @@ static void test_ranked_choices(void **state)
 		      n);
 	assert_int_equal(choices(*state, "10.9.0.1:80", c, 4), 2);
 	fini_choices(c, 2);
+	/* A nearer one takes the place of what was found before it. */
+	cv_fixture_remove(*state, CV_DELTA_WORKLOAD, "node");
+	assert_int_equal(choices(*state, "10.9.0.1:80", c, 4), 1);
+	assert_string_equal(c[0].route.dst->uid, "zone");
+	fini_choices(c, 1);
 }
 
 /* What connect() chose is taken while it is an endpoint on that port, else chosen anew. */
