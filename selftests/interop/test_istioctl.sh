@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 #
 # What operators see of a node is the same with culvert as with a real ztunnel. One mesh file, one set
-# of pods, the same connections; first with culvert on both nodes, then with ztunnel. Compared are
+# of pods, environment and connections; first with culvert on both nodes, then with ztunnel. Compared are
 # config_dump, every `istioctl ztunnel-config` sub-command on it, /logging, the other paths of the
 # admin port, metrics and access log; ports that the kernel chose, times and serial numbers aside.
 #
@@ -65,12 +65,12 @@ agents_up()
 	peer_up node1 && peer_up node2
 }
 
-# culvert_start NODE: as ztunnel is started, in a PID namespace as in a container, where culvertd sees
+# culvert_start NODE: with ztunnel's environment, in a PID namespace as in a container, where culvertd sees
 # that it has the network namespace to itself.
 culvert_start()
 {
 	cleanup rm -rf "$(node_run_dir "$1")"
-	lab_exec='exec' inpod_env "$1" "$1" XDS_ADDRESS= ISTIO_META_DNS_CAPTURE=false RUST_LOG=info \
+	lab_exec='exec' peer_env "$1" CULVERT_RUN_DIR="$(node_run_dir "$1")" \
 		unshare --mount-proc -p -f --kill-child=TERM "$CULVERTD" proxy ztunnel \
 		>>"$LAB/$1.log" 2>&1 &
 	echo $! >"$LAB/daemons/$1.pid"
@@ -181,7 +181,8 @@ normalise()
 {
 	sed -E -e 's/:(3[2-9]|4[0-9]|5[0-9]|6[0-5])[0-9]{3}\b/:EPHEM/g' \
 		-e 's/20[0-9]{2}-[01][0-9]-[0-3][0-9]T[0-9:.]+Z/TIME/g' \
-		-e '/(pem|serialNumber)"?: /s/[A-Za-z0-9+\/=]{20,}/TEXT/' \
+		-e '/pem"?: /s/[A-Za-z0-9+\/=]{20,}/TEXT/' \
+		-e '/serialNumber"?: /s/[0-9]{20,60}/DECIMAL/' \
 		-e 's/[0-9a-f]{24,40} +TIME +TIME/SERIAL TIME TIME/'
 }
 
@@ -311,8 +312,7 @@ states()
 # Not where things lie in this test, nor the settings of parts that this side has not.
 settings()
 {
-	config '.config | del(.dnsResolverCfg, .dnsResolverOpts, .developmentCa, .caAddress, .caRootCert,
-		.xdsRootCert) | .illegalPorts |= sort'
+	config '.config | del(.dnsResolverCfg, .dnsResolverOpts, .developmentCa, .xdsRootCert) | .illegalPorts |= sort'
 }
 
 # Lists of connections are in no order, here and there, and which service an inbound one was meant for

@@ -51,11 +51,19 @@ peer_up()
 # peer_start NODE: a ztunnel; it reads the mesh file as it is now, once.
 peer_start()
 {
-	lab_exec='exec' node_exec "$1" env NODE_NAME="$1" LOCAL_XDS_PATH="$LAB/mesh.yaml" XDS_ADDRESS= \
-		CA_ADDRESS=https://localhost:$INTEROP_CA_PORT CA_ROOT_CA="$LAB/ca/root-cert.pem" \
-		AUTH_TOKEN=$INTEROP_TOKEN INPOD_UDS="$LAB/$1.zds" ISTIO_META_DNS_CAPTURE=false \
-		RUST_LOG="${ZTUNNEL_LOG:-info}" "$ZTUNNEL" proxy ztunnel >>"$LAB/$1.ztunnel.log" 2>&1 &
+	lab_exec='exec' peer_env "$1" "$ZTUNNEL" proxy ztunnel >>"$LAB/$1.ztunnel.log" 2>&1 &
 	echo $! >"$LAB/daemons/$1.pid"
+}
+
+# peer_env NODE [VAR=VALUE…] COMMAND…: the command in the node, with a ztunnel's environment
+peer_env()
+{
+	peer_node=$1
+	shift
+	node_exec "$peer_node" env NODE_NAME="$peer_node" LOCAL_XDS_PATH="$LAB/mesh.yaml" XDS_ADDRESS= \
+		CA_ADDRESS=https://localhost:$INTEROP_CA_PORT CA_ROOT_CA="$LAB/ca/root-cert.pem" \
+		AUTH_TOKEN=$INTEROP_TOKEN INPOD_UDS="$LAB/$peer_node.zds" ISTIO_META_DNS_CAPTURE=false \
+		RUST_LOG="${ZTUNNEL_LOG:-info}" "$@"
 }
 
 # peer_enrol POD: the redirection, then the pod to its node's ztunnel.

@@ -153,16 +153,34 @@ static void set_who(json_t *j, const struct cv_env *env)
 	set_own_pod(j, env);
 }
 
+/* Where roots come from: a file, the system, or (not shown) the text itself. */
+static json_t *root_cert(const char *root)
+{
+	if (root && access(root, F_OK) == 0)
+		return json_pack("{s:s}", "File", root);
+	return json_string(root && !strcmp(root, "SYSTEM") ? "Default" : "Static");
+}
+
+static json_t *headers(const struct cv_env_headers *h)
+{
+	json_t *list = json_array();
+
+	for (size_t i = 0; i < h->n; i++)
+		json_array_append_new(list, json_pack("[s, s]", h->list[i].name, h->list[i].value));
+	return list;
+}
+
 /* Where workloads and certificates come from. */
 static void set_sources(json_t *j, const struct cv_env *env)
 {
 	json_object_set_new(j, "xdsAddress", string_or_null(env->xds_address));
 	json_object_set_new(j, "altXdsHostname", json_null());
-	json_object_set_new(j, "xdsHeaders", json_array());
+	json_object_set_new(j, "xdsHeaders", headers(&env->xds_headers));
 	json_object_set_new(j, "xdsOnDemand", json_false());
 	json_object_set_new(j, "caAddress", string_or_null(env->ca_address));
-	json_object_set_new(j, "altCaHostname", json_null());
-	json_object_set_new(j, "caHeaders", json_array());
+	json_object_set_new(j, "caRootCert", root_cert(env->ca_root_ca));
+	json_object_set_new(j, "altCaHostname", string_or_null(env->alt_ca_hostname));
+	json_object_set_new(j, "caHeaders", headers(&env->ca_headers));
 	json_object_set_new(j, "crlPath", json_null());
 	json_object_set_new(j, "developmentCa", string_or_null(env->dev_ca));
 	json_object_set_new(j, "secretTtl", duration(env->secret_ttl_ms));
