@@ -162,6 +162,7 @@ static void test_service(void **state)
 	assert_int_equal(json_integer_value(json_object_get(far, "weight")), 3);
 	assert_string_equal(text_of(near, NULL, "tier"), "direct");
 	assert_string_equal(text_of(near, NULL, "address"), "10.0.0.2:8080");
+	assert_string_equal(text_of(near, NULL, "nextHop"), "10.0.0.2:8080");
 	assert_string_equal(text_of(near, NULL, "policy"), "shop/only-near");
 	assert_string_equal(text_of(near, "kernel", "answer"), "allow");
 	json_decref(j);

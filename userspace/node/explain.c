@@ -172,7 +172,8 @@ static json_t *path_json(const struct cv_explain_in *in, const struct cv_route_c
 	if (!r->hostname || r->waypoint)
 		set_sockaddr(p.json, "address", &r->target);
 	if (!r->hostname)
-		set_sockaddr(p.json, "nextHop", &r->next_hop);
+		set_sockaddr(p.json, "nextHop",
+			     p.tier == CV_TIER_DIRECT ? &r->target : &r->next_hop);
 	return p.json;
 }
 
