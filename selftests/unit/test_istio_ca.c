@@ -161,7 +161,7 @@ static void test_refusals(void **state)
 		{ CV_GRPC_UNAUTHENTICATED,
 		  false,
 		  "request authenticate failure",
-		  { "istiod does not accept our token (AUTH_TOKEN",
+		  { "istiod does not accept our token or cluster (AUTH_TOKEN",
 		    "request authenticate failure" } },
 		{ CV_GRPC_INTERNAL,
 		  false,

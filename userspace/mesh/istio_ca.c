@@ -42,8 +42,8 @@ static void explain_unauthenticated(const char *identity, const char *text, char
 	else
 		snprintf(
 			ret, size,
-			"istiod does not accept our token (AUTH_TOKEN; it must be bound to our pod "
-			"and for audience istio-ca): %s",
+			"istiod does not accept our token or cluster (AUTH_TOKEN: it must be bound "
+			"to our pod and for audience istio-ca; CLUSTER_ID): %s",
 			text);
 }
 
