@@ -9,7 +9,7 @@
 . "$CV_SELFTESTS/lib/lab.sh"
 . "$CV_SELFTESTS/lib/mesh.sh"
 
-plan 37
+plan 40
 mesh_up >"$CV_TMP/up.log" 2>&1 || {
 	comment "$(tail -n 40 "$CV_TMP/up.log" "$LAB"/node*.log)"
 	exit 1
@@ -72,7 +72,7 @@ check "explain: by VIP, one path for each endpoint" \
 check "IPv6 direct: refused by a reset" call $NEAR6 7000 $reset
 check "IPv6 HBONE: refused by a reset" call $FAR6 7000 $reset
 check "another port is not concerned" call $NEAR4 7001 -m line -e $CLIENT4
-check "the log says which policy" grep -q 'explicitly denied by: default/deny-7000' "$LAB/node1.log" "$LAB/node2.log"
+check "the log says which policy" wait_for 5 grep -q 'explicitly denied by: default/deny-7000' "$LAB/node1.log" "$LAB/node2.log"
 no_policies
 check "explain: no policy any more" explained 0 $ECHO_VIP4:80 '[.paths[].tier] | sort | join(" ")' \
 	"direct tls"
@@ -111,6 +111,24 @@ check "STRICT: direct is attested and passes" call $NEAR4 7000 -m echo -n 1000
 check "STRICT: HBONE passes" call $FAR4 7000 -m echo -n 1000
 check "STRICT: plaintext is refused" pod_exec outside "$CV_TOOLS/tcpcall" $reset $NEAR4 7000
 
+# --- a record that says TCP, of an enrolled pod: its 15006 is told no identity, the client's side has it ---
+sed -i "s/^protocol=.*/protocol=TCP/" "$LAB/pods/near"
+no_policies
+hold tcp client $NEAR4 7000
+sleep 1
+policies "- name: not-client
+  namespace: default
+  scope: Namespace
+  action: Deny
+  dryRun: false
+  rules:
+  - - - serviceAccounts: [{namespace: default, serviceAccount: client}]"
+check "DENY by service account: the record says TCP: closed by the change" died tcp
+check "DENY by service account: the record says TCP: refused by a reset" call $NEAR4 7000 $reset
+sed -i "s/^protocol=.*/protocol=HBONE/" "$LAB/pods/near"
+no_policies
+check "taken back: direct works again" wait_for 10 call $NEAR4 7000 -m echo -n 1000
+
 # --- dry-run decides nothing ---
 policies "$(deny_port 7000 | sed 's/dryRun: false/dryRun: true/')"
 check "dry-run: direct passes" call $NEAR4 7000 -m echo -n 1000
@@ -121,7 +139,7 @@ no_policies
 sed -i "s/^extra=.*/extra='waypoint: {destination: \"\/10.96.0.99\", hboneMtlsPort: 15008}'/" "$LAB/pods/near"
 mesh_file
 check "a destination whose waypoint nobody knows is refused" wait_for 10 call $NEAR4 7000 $reset
-check "the reason is waypoint" sh -c "grep -qi waypoint '$LAB/node1.log'"
+check "the reason is waypoint" wait_for 5 sh -c "grep -qi waypoint '$LAB/node1.log'"
 sed -i "s/^extra=.*/extra=/" "$LAB/pods/near"
 mesh_file
 check "without the waypoint it works again" wait_for 10 call $NEAR4 7000 -m echo -n 1000

@@ -14,5 +14,5 @@ void cv_inbound_on_request(struct cv_hbone_conn *conn, struct cv_h2_stream *stre
 /* Takes an accepted 15006 socket; dst is where it was going. */
 void cv_plain_start(struct cv_lane *lane, int fd, const struct cv_sockaddr *client,
 		    const struct cv_sockaddr *dst);
-/* Policy changed: judges every inbound session of the lane again, closes the denied ones. */
+/* Policy changed: judges every session of the lane again, closes the denied ones. */
 void cv_inbound_judge_again(struct cv_lane *lane);

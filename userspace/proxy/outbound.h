@@ -12,3 +12,5 @@ void cv_outbound_start(struct cv_lane *lane, int fd, const struct cv_sockaddr *c
 		       const struct cv_sockaddr *dst);
 /* The peer has answered the CONNECT. */
 void cv_outbound_on_response(struct cv_session *s, int status);
+/* Policy changed: closes a connection that its destination cannot judge, and that is now denied. */
+void cv_outbound_judge_again(struct cv_session *s);

@@ -9,6 +9,7 @@
 #include "userspace/base/cleanup.h"
 #include "userspace/base/log.h"
 #include "userspace/proxy/inbound.h"
+#include "userspace/proxy/outbound.h"
 #include "userspace/proxy/session.h"
 
 static void on_connected(struct cv_dial *d, int fd)
@@ -89,8 +90,12 @@ void cv_inbound_judge_again(struct cv_lane *lane)
 	{
 		struct cv_authz_result result;
 
-		if (s->dead || s->kind == CV_SESSION_OUTBOUND || !s->traffic)
+		if (s->dead || !s->traffic)
 			continue;
+		if (s->kind == CV_SESSION_OUTBOUND) {
+			cv_outbound_judge_again(s);
+			continue;
+		}
 		cv_session_judge(s, &set, &result);
 		if (!result.allow)
 			cv_session_fail(s, CV_FLAG_DENY, "connection closed due to policy change");
