@@ -80,10 +80,10 @@ contents()
 # ---- the image as a container --------------------------------------------------------------------
 
 # as_container COMMAND…: in the image's root, read-only but for /tmp, in its own network namespace,
-# with the chart's capabilities
+# with the chart's capabilities. In the background, `container_exec=exec as_container … &` makes $! its pid.
 as_container()
 {
-	/usr/bin/nsenter --net="/run/netns/$netns" unshare -m -p -f --kill-child \
+	${container_exec-} /usr/bin/nsenter --net="/run/netns/$netns" unshare -m -p -f --kill-child \
 		/usr/bin/python3 -c '
 import ctypes, os, subprocess, sys
 root, keep = sys.argv[1], {12, 13, 21}  # NET_ADMIN, NET_RAW, SYS_ADMIN
@@ -113,8 +113,8 @@ start()
 	wait_for 20 test -S "$CV_TMP/run/ztunnel/ztunnel.sock" || return
 	NODE_NAME=node LOCAL_XDS="{workloads: [], services: [], policies: []}" XDS_ADDRESS='' \
 		CULVERT_DEV_CA=/var/run/culvert-ca RUST_LOG=info \
-		as_container /usr/local/bin/ztunnel proxy ztunnel >"$CV_TMP/log" 2>&1 &
-	cleanup stop "$!"
+		container_exec=exec as_container /usr/local/bin/ztunnel proxy ztunnel >"$CV_TMP/log" 2>&1 &
+	cleanup stop_container "$!"
 	wait_for 30 ready
 }
 
@@ -133,6 +133,13 @@ daemon_pid()
 	ip netns pids "$netns" | while read -r pid; do
 		[ "$(readlink "/proc/$pid/exe" | sed 's|.*/||')" != culvertd ] || echo "$pid"
 	done
+}
+
+# unshare heeds no SIGTERM, and ends with the daemon.
+stop_container()
+{
+	daemon_pid | xargs -r kill
+	wait_for 10 ktap_gone "$1" || kill -9 "$1"
 }
 
 capabilities()

@@ -14,6 +14,7 @@
 # shellcheck disable=SC2154
 
 . "${CV_SELFTESTS:-$(dirname "$0")/..}/lib/ktap.sh"
+cleanup rm -rf "/run/cv-$CV_RUN-node1" "/run/cv-$CV_RUN-node2" # culvertd's, after lab_down
 . "$CV_SELFTESTS/lib/lab.sh"
 . "$CV_SELFTESTS/lib/mesh.sh"
 . "$CV_SELFTESTS/interop/ztunnel.sh"
@@ -69,7 +70,6 @@ agents_up()
 # that it has the network namespace to itself.
 culvert_start()
 {
-	cleanup rm -rf "$(node_run_dir "$1")"
 	lab_exec='exec' peer_env "$1" CULVERT_RUN_DIR="$(node_run_dir "$1")" \
 		unshare --mount-proc -p -f --kill-child=TERM "$CULVERTD" proxy ztunnel \
 		>>"$LAB/$1.log" 2>&1 &
