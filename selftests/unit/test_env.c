@@ -16,6 +16,7 @@
 
 #include "userspace/base/cleanup.h"
 #include "userspace/daemon/env.h"
+#include "userspace/daemon/env_metadata.h"
 
 struct setting {
 	const char *name, *value;
@@ -162,6 +163,9 @@ static void test_refused(void **state)
 		  { "CULVERT_DEV_CA", "KUBERNETES_SERVICE_HOST" } },
 		{ { { "LOCAL_XDS_PATH", "" } }, { "LOCAL_XDS_PATH", "workloads" } },
 		{ { { "CULVERT_DEV_CA", "" } }, { "CULVERT_DEV_CA", "certificate" } },
+		{ { { "XDS_ON_DEMAND", "true" } }, { "XDS_ON_DEMAND", "true" } },
+		{ { { "LOCAL_XDS_PATH", "" }, { "XDS_ADDRESS", "" } },
+		  { "XDS_ADDRESS", "LOCAL_XDS_PATH" } },
 		{ { { "ENABLE_PROXY", "false" } }, { "ENABLE_PROXY", "false" } },
 		{ { { "PROXY_MODE", "dedicated" } }, { "PROXY_MODE", "dedicated" } },
 		{ { { "FAKE_CA", "true" } }, { "FAKE_CA", "CULVERT_DEV_CA" } },
@@ -221,6 +225,58 @@ static void test_istio_ca(void **state)
 	assert_int_equal(cv_env_read(&env, error, sizeof(error)), 0);
 	assert_string_equal(env.ca_address, "https://istiod.istio-system.svc:15012");
 	cv_env_fini(&env);
+}
+
+/* The control plane: by its address, or because we are in a cluster; set and empty there is none. */
+static void test_xds(void **state)
+{
+	static const struct {
+		struct setting settings[4];
+		const char *address; /* NULL = no xDS */
+	} rows[] = {
+		{ { { "XDS_ADDRESS", "istiod:15012" }, { "LOCAL_XDS_PATH", "" } }, "istiod:15012" },
+		{ { { "XDS_ADDRESS", "http://a:1" } }, "http://a:1" }, /* beside a file */
+		{ { { "KUBERNETES_SERVICE_HOST", "10.0.0.1" }, { "LOCAL_XDS_PATH", "" } },
+		  "https://istiod.istio-system.svc:15012" },
+		{ { { "KUBERNETES_SERVICE_HOST", "10.0.0.1" }, { "XDS_ADDRESS", "" } }, NULL },
+		{ { { "CA_ADDRESS", "a:1" } }, NULL },
+	};
+
+	(void)state;
+	for (size_t i = 0; i < CV_ARRAY_SIZE(rows); i++) {
+		struct cv_env env;
+		char error[512];
+
+		set_env(rows[i].settings);
+		unsetenv("CULVERT_DEV_CA");
+		setenv("CA_ADDRESS", "ca:1", 1);
+		assert_int_equal(cv_env_read(&env, error, sizeof(error)), 0);
+		if (rows[i].address)
+			assert_string_equal(env.xds_address, rows[i].address);
+		else
+			assert_null(env.xds_address);
+		assert_string_equal(env.xds_root_ca, "./var/run/secrets/istio/root-cert.pem");
+		assert_string_equal(env.instance_ip, "1.1.1.1");
+		cv_env_fini(&env);
+	}
+}
+
+static void test_metadata(void **state)
+{
+	const struct setting settings[] = { { "ISTIO_META_CLUSTER_ID", "c1" },
+					    { "ISTIO_META_", "no name" },
+					    { "ISTIO_METAJSON_LABELS", "{\"a\": [1]}" },
+					    { "ISTIO_METAJSON_BAD", "{" },
+					    { "ISTIO_METAX", "no" },
+					    {} };
+	json_t *got, *want = json_pack("{s:s, s:{s:[i]}}", "CLUSTER_ID", "c1", "LABELS", "a", 1);
+
+	(void)state;
+	set_env(settings);
+	got = cv_env_metadata();
+	assert_true(json_equal(got, want));
+	json_decref(got);
+	json_decref(want);
 }
 
 /* An empty XDS_ADDRESS switches xDS off, as ztunnel's does: it is no reason to refuse. */
@@ -497,6 +553,8 @@ int main(void)
 		cmocka_unit_test(test_derived),
 		cmocka_unit_test(test_refused),
 		cmocka_unit_test(test_istio_ca),
+		cmocka_unit_test(test_xds),
+		cmocka_unit_test(test_metadata),
 		cmocka_unit_test(test_empty_is_unset),
 		cmocka_unit_test(test_fixed),
 		cmocka_unit_test(test_proxy_config),

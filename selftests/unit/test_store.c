@@ -493,6 +493,10 @@ static void test_subscribers(void **state)
 	assert_string_equal(t.keys, "0:a 1:shop/web.example 1:shop/db.example ");
 	cv_fixture_apply(s, "workloads:\n" W("a", "10.0.0.9",
 					     "authorizationPolicies: [shop/x], services: {}"));
+	assert_int_equal(cv_store_policy_version(s), policy_version); /* of another node */
+	cv_fixture_apply(s, "workloads:\n" W("l", "10.0.0.8",
+					     "node: node-a, services: {}, "
+					     "authorizationPolicies: [shop/x]"));
 	assert_int_equal(cv_store_policy_version(s), policy_version + 1);
 	cv_fixture_apply(s, "policies:\n" P("shop", "x", "WorkloadSelector"));
 	assert_string_equal(t.keys, "2:shop/x ");

@@ -19,6 +19,7 @@
 #include "userspace/mesh/certs.h"
 #include "userspace/mesh/local_file.h"
 #include "userspace/mesh/store.h"
+#include "userspace/mesh/xds.h"
 #include "userspace/node/compile.h"
 #include "userspace/node/flows.h"
 #include "userspace/node/pods.h"
@@ -49,11 +50,13 @@ struct cv_daemon {
 	struct cv_netns own_netns;
 	struct cv_proxy_pod *self; /* our own pod; NULL = not known */
 	struct cv_local_file *file;
+	struct cv_xds *xds; /* NULL = no control plane */
 	struct cv_control_socket *control_socket;
 	struct cv_identities identities; /* of the enrolled pods: what is prefetched */
 
 	struct event *on_sigterm, *on_sigint, *trim;
 	bool pods_started, let_in; /* see cv_let_in */
+	uint64_t judged_version; /* of the policies, when the proxy was last told to judge again */
 	bool compile_due; /* a compile is queued on the control worker */
 	bool http_started;
 	bool draining;

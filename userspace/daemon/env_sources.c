@@ -70,6 +70,12 @@ static int set_default(char **member, const char *text)
 	return *member ? 0 : -ENOMEM;
 }
 
+/* In a cluster istiod is where it always is, unless the variable says that there is none. */
+static bool has_default_xds(const struct cv_env *env)
+{
+	return env->kubernetes_host && !getenv("XDS_ADDRESS");
+}
+
 static int check_sources(const struct cv_env *env, char *error, size_t size)
 {
 	const char *beside = env->ca_address	  ? "CA_ADDRESS" :
@@ -84,14 +90,11 @@ static int check_sources(const struct cv_env *env, char *error, size_t size)
 			error, size,
 			"CULVERT_DEV_CA is for development and refuses to run beside %s: unset one",
 			beside);
-	else if (env->xds_address)
-		snprintf(
-			error, size,
-			"XDS_ADDRESS is set, but this version has no client for it: unset it and use "
-			"LOCAL_XDS_PATH");
-	else if (!env->local_xds_path && !env->local_xds)
+	else if (!env->local_xds_path && !env->local_xds && !env->xds_address &&
+		 !has_default_xds(env))
 		snprintf(error, size,
-			 "no source of workloads: set LOCAL_XDS_PATH to a file (see culvertd(8))");
+			 "no source of workloads: set XDS_ADDRESS to istiod's address, or "
+			 "LOCAL_XDS_PATH to a file (see culvertd(8))");
 	else if (!env->dev_ca && !env->ca_address && !env->kubernetes_host)
 		snprintf(error, size,
 			 "no certificate authority: set CA_ADDRESS to istiod's address, or "
@@ -107,7 +110,9 @@ int cv_env_derive_sources(struct cv_env *env, char *error, size_t size)
 
 	if (r < 0)
 		return r;
-	if (!env->dev_ca)
+	if (has_default_xds(env))
+		r = set_default(&env->xds_address, ISTIOD);
+	if (r == 0 && !env->dev_ca)
 		r = set_default(&env->ca_address, ISTIOD);
 	if (r == 0 && access(TOKEN_FILE, F_OK) == 0)
 		r = set_default(&env->auth_token, TOKEN_FILE);

@@ -120,6 +120,108 @@ static void collect_file_refused(struct cv_metric_sink *sink, void *arg)
 	cv_metric_sample(sink, NULL, d->file && cv_local_file_error(d->file) ? 1 : 0);
 }
 
+static void collect_xds_connected(struct cv_metric_sink *sink, void *arg)
+{
+	struct cv_xds_stats s;
+
+	cv_xds_stats(((struct cv_daemon *)arg)->xds, &s);
+	cv_metric_sample(sink, NULL, s.connected);
+}
+
+static void collect_xds_age(struct cv_metric_sink *sink, void *arg)
+{
+	struct cv_xds_stats s;
+
+	cv_xds_stats(((struct cv_daemon *)arg)->xds, &s);
+	cv_metric_sample(sink, NULL, (double)s.age_ms / 1000);
+}
+
+static void collect_xds_refused(struct cv_metric_sink *sink, void *arg)
+{
+	struct cv_xds_stats s;
+
+	cv_xds_stats(((struct cv_daemon *)arg)->xds, &s);
+	cv_metric_sample(sink, NULL, (double)s.refused);
+}
+
+static void collect_xds_ends(struct cv_metric_sink *sink, void *arg)
+{
+	struct cv_xds_stats s;
+	char labels[64];
+
+	cv_xds_stats(((struct cv_daemon *)arg)->xds, &s);
+	for (int i = 0; i < CV_XDS_END_NR; i++) {
+		if (!s.ends[i])
+			continue;
+		snprintf(labels, sizeof(labels), "reason=\"%s\"", cv_xds_end_names[i]);
+		cv_metric_sample(sink, labels, (double)s.ends[i]);
+	}
+}
+
+/* One sample a type; a type without messages has none. */
+static void sample_types(struct cv_metric_sink *sink, const uint64_t values[CV_XDS_TYPE_NR])
+{
+	char labels[128];
+
+	for (int i = 0; i < CV_XDS_TYPE_NR; i++) {
+		if (!values[i])
+			continue;
+		snprintf(labels, sizeof(labels), "url=\"%s\"", cv_xds_type_urls[i]);
+		cv_metric_sample(sink, labels, (double)values[i]);
+	}
+}
+
+static void collect_xds_messages(struct cv_metric_sink *sink, void *arg)
+{
+	struct cv_xds_stats s;
+
+	cv_xds_stats(((struct cv_daemon *)arg)->xds, &s);
+	sample_types(sink, s.messages);
+}
+
+static void collect_xds_bytes(struct cv_metric_sink *sink, void *arg)
+{
+	struct cv_xds_stats s;
+
+	cv_xds_stats(((struct cv_daemon *)arg)->xds, &s);
+	sample_types(sink, s.bytes);
+}
+
+static void collect_xds_resources(struct cv_metric_sink *sink, void *arg)
+{
+	struct cv_xds_stats s;
+
+	cv_xds_stats(((struct cv_daemon *)arg)->xds, &s);
+	sample_types(sink, s.resources);
+}
+
+static void register_xds(struct cv_daemon *d)
+{
+	struct cv_telemetry *t = d->telemetry;
+
+	cv_metric_register(t, "culvert_xds_connected",
+			   "1 while the control plane answers (unstable)", false,
+			   collect_xds_connected, d);
+	cv_metric_register(t, "culvert_xds_age_seconds",
+			   "How long the control plane has been away (unstable)", false,
+			   collect_xds_age, d);
+	cv_metric_register(t, "culvert_xds_resources",
+			   "Resources of the control plane that are held (unstable)", false,
+			   collect_xds_resources, d);
+	cv_metric_register(t, "culvert_xds_refused",
+			   "Resources of the control plane that were refused (unstable)", true,
+			   collect_xds_refused, d);
+	cv_metric_register(t, "istio_xds_connection_terminations",
+			   "The total number of completed connections to xds server (unstable)",
+			   true, collect_xds_ends, d);
+	cv_metric_register(t, "istio_xds_message",
+			   "The total number of messages received (unstable)", true,
+			   collect_xds_messages, d);
+	cv_metric_register(t, "istio_xds_message_bytes",
+			   "The total number of bytes received (unstable)", true, collect_xds_bytes,
+			   d);
+}
+
 static void register_kernel(struct cv_daemon *d)
 {
 	struct cv_telemetry *t = d->telemetry;
@@ -139,6 +241,8 @@ void cv_daemon_metrics(struct cv_daemon *d)
 
 	if (d->bpf)
 		register_kernel(d);
+	if (d->xds)
+		register_xds(d);
 	cv_metric_register(t, "culvert_proxy_objects", "What the proxy holds, by kind (unstable)",
 			   false, collect_proxy, d);
 	cv_metric_register(t, "workload_manager_active_proxy_count",

@@ -10,6 +10,7 @@
 #define CV_LOG_TARGET "main"
 
 #include "userspace/base/log.h"
+#include "userspace/daemon/env_metadata.h"
 #include "userspace/daemon/wiring.h"
 #include "userspace/mesh/istio_ca.h"
 
@@ -136,26 +137,80 @@ void cv_stop_store(struct cv_daemon *d)
 	cv_store_free(&d->store);
 }
 
-/* Before the kernel is touched: a bad file at start must leave nothing behind. */
-int cv_start_source(struct cv_daemon *d)
+static int start_file(struct cv_daemon *d)
 {
 	char error[512];
 	int r;
 
+	if (!d->env.local_xds && !d->env.local_xds_path)
+		return 0;
 	if (d->env.local_xds)
 		r = cv_local_inline(d->store, d->env.local_xds, error, sizeof(error));
 	else
 		r = cv_local_file_start(&d->file, d->control, d->store, d->env.local_xds_path,
 					error, sizeof(error));
-	if (r < 0) {
+	if (r < 0)
 		cv_error("%s", error);
-		return r;
-	}
-	cv_on_warm(d);
-	return 0;
+	return r;
+}
+
+static void on_xds_warm(void *arg)
+{
+	cv_on_warm(arg);
+}
+
+static int start_xds(struct cv_daemon *d)
+{
+	const struct cv_channel_opts channel = {
+		.control = d->control,
+		.address = d->env.xds_address,
+		.alt_hostname = d->env.alt_xds_hostname,
+		.root_ca = d->env.xds_root_ca,
+		.auth_token = d->env.auth_token,
+		.cluster_id = d->env.cluster_id,
+		.headers = d->env.xds_headers.list,
+		.nr_headers = d->env.xds_headers.n,
+		.tls12 = d->env.tls12,
+	};
+	json_t *metadata = cv_env_metadata();
+	const struct cv_xds_opts opts = {
+		.control = d->control,
+		.store = d->store,
+		.channel = &channel,
+		.instance_ip = d->env.instance_ip,
+		.pod_name = d->env.pod_name,
+		.pod_namespace = d->env.pod_namespace,
+		.node_name = d->env.node_name,
+		.metadata = metadata,
+		.on_warm = on_xds_warm,
+		.arg = d,
+	};
+	char error[512];
+	int r = cv_xds_start(&d->xds, &opts, error, sizeof(error));
+
+	json_decref(metadata);
+	if (r < 0)
+		cv_error("XDS_ADDRESS: %s", error);
+	else
+		cv_info("workloads come from %s", d->env.xds_address);
+	return r;
+}
+
+/* Before the kernel is touched: a bad file at start must leave nothing behind. The first whole state
+ * of the control plane is waited for by who lets in, not here. */
+int cv_start_source(struct cv_daemon *d)
+{
+	int r = start_file(d);
+
+	if (r == 0 && d->env.xds_address)
+		r = start_xds(d);
+	else if (r == 0)
+		cv_on_warm(d);
+	return r;
 }
 
 void cv_stop_source(struct cv_daemon *d)
 {
+	cv_xds_stop(&d->xds);
 	cv_local_file_stop(&d->file);
 }

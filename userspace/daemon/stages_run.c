@@ -57,7 +57,7 @@ int cv_start_batch(struct cv_daemon *d)
 	const struct sched_param param = {};
 
 	(void)d; /* the calling thread is meant */
-	if (sched_setscheduler(0, SCHED_BATCH, &param) < 0 || setpriority(PRIO_PROCESS, 0, 5) < 0)
+	if (sched_setscheduler(0, SCHED_BATCH, &param) < 0 || setpriority(PRIO_PROCESS, 0, 19) < 0)
 		cv_debug("the control thread keeps its priority: %s", cv_strerror(errno));
 	return 0;
 }

@@ -39,8 +39,9 @@ void cv_on_store_changed(const struct cv_store_change *change, void *arg)
 	queue_compile(d);
 	if (change->workloads)
 		cv_identities_sync(d);
-	if (d->proxy && (change->policies || change->workloads))
+	if (d->proxy && cv_store_policy_version(d->store) != d->judged_version)
 		cv_proxy_policy_changed(d->proxy);
+	d->judged_version = cv_store_policy_version(d->store);
 }
 
 void cv_on_pods_changed(void *arg)

@@ -61,7 +61,7 @@ void cv_store_subscribe(struct cv_store *s, cv_store_fn fn, void *arg);
 uint64_t cv_store_version(const struct cv_store *s); /* counts applies */
 uint64_t cv_store_policy_version(
 	const struct cv_store
-		*s); /* counts applies that touched policies or workloads' policy lists */
+		*s); /* counts applies that touched policies or local workloads' policy lists */
 
 cv_str cv_store_network(const struct cv_store *s);
 cv_str cv_store_node(const struct cv_store *s);

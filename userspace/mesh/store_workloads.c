@@ -222,7 +222,9 @@ static void replace_workload(struct cv_store *s, cv_str uid, struct cv_workload 
 	index_name(&s->workloads_by_host, &old_host, old_host.b ? old : NULL, &new_host,
 		   new_host.b ? new : NULL);
 	cv_store_join(s, uid, new);
-	s->policy_lists_changed |= policy_lists_differ(old, new);
+	/* Those of other nodes are judged there. */
+	if (is_local(s, old) || is_local(s, new))
+		s->policy_lists_changed |= policy_lists_differ(old, new);
 	cv_store_note(s, CV_DELTA_WORKLOAD, uid);
 }
 
