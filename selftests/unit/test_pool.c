@@ -359,6 +359,59 @@ static void test_drain_in_handshake(void **state)
 	stop();
 }
 
+static void block(void *arg)
+{
+	sem_wait(arg);
+}
+
+static void post(void *arg)
+{
+	sem_post(arg);
+}
+
+/* Does not wait for the workers, as proxylab_drain does. */
+static void begin_drain(void *arg)
+{
+	cv_proxy_drain(lab.proxy, 60000, post, arg);
+}
+
+/* What the kernel has accepted for us before the drain is served, although nobody has taken it. */
+static void test_drain_takes_the_backlog(void **state)
+{
+	enum { CLIENTS = 16 };
+	static const struct proxylab_opts opts;
+	const struct sockaddr_in to = { .sin_family = AF_INET,
+					.sin_port = htons(CV_PORT_HBONE),
+					.sin_addr.s_addr = htonl(0x7f000002) };
+	sem_t done, go;
+	int fds[CLIENTS];
+	char c;
+
+	(void)state;
+	start(&opts);
+	sem_init(&done, 0, 0);
+	sem_init(&go, 0, 0);
+	for (int i = 0; i < LAB_WORKERS; i++)
+		cv_worker_post(lab.workers[i], block, &go);
+	for (int i = 0; i < CLIENTS; i++) {
+		fds[i] = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+		assert_int_equal(connect(fds[i], (const struct sockaddr *)&to, sizeof(to)), 0);
+	}
+	proxylab_run(lab.control, begin_drain, &done);
+	for (int i = 0; i < LAB_WORKERS; i++)
+		sem_post(&go);
+	usleep(100000);
+	for (int i = 0; i < CLIENTS; i++) {
+		assert_int_equal(recv(fds[i], &c, 1, MSG_DONTWAIT), -1);
+		assert_int_equal(errno, EAGAIN);
+		cv_close(&fds[i]);
+	}
+	assert_int_equal(proxylab_sem_wait(&done), 0);
+	sem_destroy(&done);
+	sem_destroy(&go);
+	stop();
+}
+
 /* … and is over at the deadline, when what is left is closed. */
 static void test_drain_deadline(void **state)
 {
@@ -393,6 +446,7 @@ int main(void)
 		cmocka_unit_test(test_stop_busy_pod),
 		cmocka_unit_test(test_drain),
 		cmocka_unit_test(test_drain_in_handshake),
+		cmocka_unit_test(test_drain_takes_the_backlog),
 		cmocka_unit_test(test_drain_deadline),
 	};
 
