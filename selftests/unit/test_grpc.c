@@ -465,6 +465,16 @@ static void test_half_message(void **state)
 	assert_int_equal(cl.whole, 0);
 }
 
+static void test_half_prefix(void **state)
+{
+	(void)state;
+	srv_respond("200", "application/grpc");
+	assert_int_equal(cv_buf_append(&srv.answer, "\0\0", 2), 0);
+	srv_end("0", NULL);
+	pump();
+	expect_end(CV_GRPC_INTERNAL, "the stream ended inside a message");
+}
+
 static void test_reset(void **state)
 {
 	(void)state;
@@ -563,25 +573,13 @@ static void test_status_names(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		TEST(test_request),
-		TEST(test_messages),
-		TEST(test_single_bytes),
-		TEST(test_flow_control),
-		TEST(test_room),
-		TEST(test_send_limit),
-		TEST(test_refused_message),
-		TEST(test_compressed),
-		TEST(test_ends),
-		TEST(test_trailers_only),
-		TEST(test_half_message),
-		TEST(test_reset),
-		TEST(test_long_headers),
-		TEST(test_goaway),
-		TEST(test_cancel),
-		TEST(test_lost),
-		TEST(test_garbage),
-		TEST(test_keepalive),
-		TEST(test_status_names),
+		TEST(test_request),	    TEST(test_messages),     TEST(test_single_bytes),
+		TEST(test_flow_control),    TEST(test_room),	     TEST(test_send_limit),
+		TEST(test_refused_message), TEST(test_compressed),   TEST(test_ends),
+		TEST(test_trailers_only),   TEST(test_half_message), TEST(test_half_prefix),
+		TEST(test_reset),	    TEST(test_long_headers), TEST(test_goaway),
+		TEST(test_cancel),	    TEST(test_lost),	     TEST(test_garbage),
+		TEST(test_keepalive),	    TEST(test_status_names),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
