@@ -312,7 +312,7 @@ states()
 # Not where things lie in this test, nor the settings of parts that this side has not.
 settings()
 {
-	config '.config | del(.dnsResolverCfg, .dnsResolverOpts, .developmentCa, .xdsRootCert) | .illegalPorts |= sort'
+	config '.config | del(.dnsResolverCfg, .dnsResolverOpts, .developmentCa) | .illegalPorts |= sort'
 }
 
 # Lists of connections are in no order, here and there, and which service an inbound one was meant for

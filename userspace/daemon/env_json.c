@@ -174,7 +174,8 @@ static json_t *headers(const struct cv_env_headers *h)
 static void set_sources(json_t *j, const struct cv_env *env)
 {
 	json_object_set_new(j, "xdsAddress", string_or_null(env->xds_address));
-	json_object_set_new(j, "altXdsHostname", json_null());
+	json_object_set_new(j, "xdsRootCert", root_cert(env->xds_root_ca));
+	json_object_set_new(j, "altXdsHostname", string_or_null(env->alt_xds_hostname));
 	json_object_set_new(j, "xdsHeaders", headers(&env->xds_headers));
 	json_object_set_new(j, "xdsOnDemand", json_false());
 	json_object_set_new(j, "caAddress", string_or_null(env->ca_address));
