@@ -403,6 +403,7 @@ static void test_complete(void **state)
 {
 	static const char *const names[] = {
 		"ALT_CA_HOSTNAME",
+		"ALT_XDS_HOSTNAME",
 		"AUTHZ_POLICY_INFO_LOGGING",
 		"AUTH_TOKEN",
 		"CA_ADDRESS",
@@ -419,6 +420,7 @@ static void test_complete(void **state)
 		"HTTP2_CONNECTION_WINDOW_SIZE",
 		"HTTP2_FRAME_SIZE",
 		"HTTP2_STREAM_WINDOW_SIZE",
+		"INSTANCE_IP",
 		"INPOD_PORT_REUSE",
 		"INPOD_UDS",
 		"IPV6_ENABLED",
@@ -454,6 +456,8 @@ static void test_complete(void **state)
 		"TRUST_DOMAIN",
 		"UNSTABLE_ENABLE_SOCKS5",
 		"USER_TIMEOUT_ENABLED",
+		"XDS_ON_DEMAND",
+		"XDS_ROOT_CA",
 		"XDS_ADDRESS",
 		"ZTUNNEL_CPU_LIMIT",
 		"ZTUNNEL_RESOURCE_CPU_LIMIT",
