@@ -177,7 +177,8 @@ stop()
 
 ktap_gone()
 {
-	[ ! -d "/proc/$1" ] || grep -q '^State:.Z' "/proc/$1/status"
+	[ ! -d "/proc/$1" ] || awk '/^State:/ { dead = $2 == "Z" } /^Threads:/ { threads = $2 }
+		END { exit !dead || threads > 1 }' "/proc/$1/status" 2>/dev/null
 }
 
 ktap_remove_netns()
