@@ -101,13 +101,30 @@ void xds_batch_apply(struct cv_xds *x)
 
 /* ---- resources ------------------------------------------------------------------------------ */
 
+/* A control plane that repeats itself is answered each time and told of in the log once. */
+static bool is_told(struct cv_xds *x, const char *name, const char *why)
+{
+	uint64_t hash = UINT64_C(0xcbf29ce484222325);
+
+	for (const char *c = name; *c; c++)
+		hash = (hash ^ (uint8_t)*c) * UINT64_C(0x100000001b3);
+	for (const char *c = why; *c; c++)
+		hash = (hash ^ (uint8_t)*c) * UINT64_C(0x100000001b3);
+	for (unsigned i = 0; i < XDS_TOLD; i++)
+		if (x->told[i] == hash)
+			return true;
+	x->told[x->next_told++ % XDS_TOLD] = hash;
+	return false;
+}
+
 static void refuse(struct cv_xds *x, const char *name, const char *why)
 {
 	x->refused++;
 	/* What does not fit is told by the log. */
 	(void)cv_buf_printf(&x->refusals, "%s%.256s: %s", cv_buf_len(&x->refusals) ? "; " : "",
 			    name, why);
-	cv_warn("%.256s is refused: %s", name, why);
+	if (!is_told(x, name, why))
+		cv_warn("%.256s is refused: %s", name, why);
 }
 
 static void take_address(struct cv_xds *x, struct cv_delta *d)

@@ -20,6 +20,8 @@
 #include "userspace/mesh/xds_names.h"
 #include "userspace/proto/xds_response.h"
 
+enum { XDS_TOLD = 64 };
+
 struct xds_type_state {
 	struct xds_names names;
 	bool acked; /* once */
@@ -59,6 +61,8 @@ struct cv_xds {
 	bool warned;
 	char warned_text[256]; /* what was logged last: not again */
 	uint64_t ends[CV_XDS_END_NR], refused;
+	uint64_t told[XDS_TOLD]; /* hashes of the refusals that were logged last */
+	unsigned next_told;
 	/* The response that is arriving. */
 	struct cv_xds_response splitter;
 	size_t message_len;
