@@ -22,7 +22,7 @@ override O := $(patsubst $(CURDIR)/%,%,$(abspath $(O)))
 PREFIX ?= /usr/local
 DESTDIR ?=
 ROUNDS ?= 5
-TARGETS ?= unit bpf e2e interop fuzz
+TARGETS ?= unit bpf e2e interop fuzz k8s
 ifneq ($(filter default undefined,$(origin CC)),)
 CC := gcc
 endif

@@ -75,7 +75,7 @@ k8s_stop node1/proxy
 : >"$K8S/node1/proxy.log"
 check "a proxy starts without certificates" proxy_start node1
 check "its pods' connections are refused" wait_for 60 refused shop/client "$far" 7000
-check "its log says why" wait_for 60 grep -qi 'unauthenticated\|refuse' "$K8S/node1/proxy.log"
+check "its log says why" wait_for 60 grep -qi 'unauthenticated\|CA_TRUSTED_NODE_ACCOUNTS' "$K8S/node1/proxy.log"
 k8s_stop istiod
 istiod_start
 check "with the account trusted again they are carried" wait_for 120 called shop/client "$near" 7000

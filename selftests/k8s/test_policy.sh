@@ -121,7 +121,12 @@ kapply <<-END
 	metadata: {name: machine, namespace: shop}
 	spec: {address: $(node_address node2), labels: {entry: machine}}
 END
-in_force "ServiceEntry with an endpoint" called shop/client 240.1.0.1 80
+# Until the entry is there, a connection to its address waits in vain.
+entry()
+{
+	call shop/client 240.1.0.1 80 -m echo -w 500
+}
+in_force "ServiceEntry with an endpoint" entry
 chosen()
 {
 	address=$(resolved chosen.example.com)
