@@ -283,7 +283,6 @@ test: ## build and run all tests; TARGETS="unit e2e" chooses (root)
 	@tools/deps.sh $(DEPS)
 	$(build) tests TARGETS='$(TARGETS)'
 	$(give_back)
-	@$(if $(filter k8s,$(TARGETS)),sh selftests/k8s/tools.sh build || echo 'the Kubernetes lab will be skipped')
 	@$(MAKE) -C selftests run_built O=$(abspath $(O)) TARGETS='$(TARGETS)'
 
 bench: ## measure every path against no mesh; ROUNDS=n, ZTUNNEL=path (root)
