@@ -21,12 +21,14 @@ for pod in client plain; do
 	pod_exec $pod sysctl -qw net.ipv4.tcp_tw_reuse=1
 done
 
-# burst POD ADDRESS: milliseconds for 2,000 connections of 100 bytes there and back
+# burst POD ADDRESS: milliseconds for 2,000 connections of 100 bytes there and back; the failed ones,
+# and what the daemons say of them, on standard error
 burst()
 {
 	burst_start=$(date +%s%N)
 	pod_exec "$1" "$CV_TOOLS/tcpcall" -m echo -n 100 -c 2000 -j 4 -w 30000 "$2" 7000 \
-		>"$CV_TMP/burst.log" || return
+		>"$CV_TMP/burst.log" ||
+		{ { cat "$CV_TMP/burst.log"; grep -h 'error=' "$LAB"/node?.log | tail -n 20; } >&2; return 1; }
 	echo $((($(date +%s%N) - burst_start) / 1000000))
 }
 

@@ -14,7 +14,6 @@
 # shellcheck disable=SC2154
 
 . "${CV_SELFTESTS:-$(dirname "$0")/..}/lib/ktap.sh"
-cleanup rm -rf "/run/cv-$CV_RUN-node1" "/run/cv-$CV_RUN-node2" # culvertd's, after lab_down
 . "$CV_SELFTESTS/lib/lab.sh"
 . "$CV_SELFTESTS/lib/mesh.sh"
 . "$CV_SELFTESTS/interop/ztunnel.sh"

@@ -97,7 +97,6 @@ inpod_start()
 	lab_node=$1 lab_daemon=$2
 	shift 2
 	[ -e "$LAB/mesh.yaml" ] || mesh_file
-	cleanup rm -rf "$(node_run_dir "$lab_daemon")"
 	lab_exec='exec' inpod_env "$lab_node" "$lab_daemon" "$@" "$CULVERTD" proxy ztunnel \
 		>>"$LAB/$lab_daemon.log" 2>&1 &
 	echo $! >"$LAB/daemons/$lab_daemon.pid"

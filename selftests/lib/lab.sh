@@ -98,6 +98,7 @@ lab_down()
 		ip netns pids "${ns##*/}" | xargs -r kill -9
 		ip netns del "${ns##*/}"
 	done
+	rm -rf "$(node_run_dir '')"* # of daemons in ztunnel's place, which have nothing to unload
 )
 
 # lab_unload NODE: no pins and no run directory of the node's daemon stay; says what did.
