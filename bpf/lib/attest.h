@@ -38,8 +38,10 @@ static __always_inline bool attest(const struct cv_tuple *t, const struct cv_att
 	return false;
 }
 
-/* Removes whatever an earlier connection left on this tuple. Whoever connects now owns it; an
- * entry of another namespace is one that a reused or a stolen address would have inherited. */
+/* Removes whatever an earlier connection left on this tuple. Whoever connects now owns it; an entry of
+ * another namespace that admits (direct, probe) is one that a reused or a stolen address would have
+ * inherited. Entries that admit nobody stay: a namespace that only happens to have the same addresses,
+ * or wants to have them, must not break a leg of the daemon's or hide what is captured. */
 static __always_inline void attest_clear(const struct cv_tuple *t, __u32 pod)
 {
 	const struct cv_attested_entry *e = bpf_map_lookup_elem(&cv_attested, t);
@@ -48,6 +50,8 @@ static __always_inline void attest_clear(const struct cv_tuple *t, __u32 pod)
 	if (!e)
 		return;
 	owner = e->src_pod;
+	if (owner != pod && e->kind != CV_KIND_DIRECT && e->kind != CV_KIND_PROBE)
+		return;
 	if (bpf_map_delete_elem(&cv_attested, t))
 		return;
 	usage_put(owner);

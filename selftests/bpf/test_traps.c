@@ -596,6 +596,21 @@ static void test_source_preserving_leg(void **state)
 	}
 }
 
+/* A socket of this machine that is no enrolled pod's dials on the tuple of a leg: the leg's entry
+ * stays, and so the SYN does not get past it. */
+static void dial_on_leg(int f, const struct cv_tuple *t)
+{
+	_cleanup_close_ int client = lab_socket(W, family_of(f), SOCK_STREAM);
+	struct cv_attested_entry e;
+
+	assert_int_equal(lab_bind(client, &W->ip[f], ntohs(t->sport)), 0);
+	lab_connect_start(client, &B->ip[f], LAB_PORT);
+	assert_int_equal(lab_connect_end(client, LAB_QUIET_MS), -ETIMEDOUT);
+	assert_int_equal(cv_table_attested_get(lab.bpf, t, &e), 0);
+	assert_int_equal(e.kind, CV_KIND_DAEMON_LEG);
+	assert_int_equal(lab_count(&lab, CV_REASON_TUPLE_STOLEN), 0);
+}
+
 /* The client itself dials on the tuple of a leg: its SYN does not reach the leg's peer. Once the
  * leg is gone the port is free again. */
 static void test_same_port_upstream_leg(void **state)
@@ -607,6 +622,9 @@ static void test_same_port_upstream_leg(void **state)
 		struct cv_tuple t = tuple(&W->ip[f], LEG_PORT + 10, &B->ip[f], LAB_PORT);
 
 		assert_int_equal(lab_accept(B, LAB_WAIT_MS, &app), LAB_APP);
+		lab_mark(&lab);
+		dial_on_leg(f, &t);
+		assert_true(lab_talks(leg, app));
 		lab_mark(&lab);
 		send_segment(W, &t, TCP_SYN_FLAG, 0);
 		assert_true(lab_counts(&lab, CV_REASON_DAEMON_TUPLE));

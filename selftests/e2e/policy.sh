@@ -9,7 +9,7 @@
 . "$CV_SELFTESTS/lib/lab.sh"
 . "$CV_SELFTESTS/lib/mesh.sh"
 
-plan 40
+plan 42
 mesh_up >"$CV_TMP/up.log" 2>&1 || {
 	comment "$(tail -n 40 "$CV_TMP/up.log" "$LAB"/node*.log)"
 	exit 1
@@ -35,6 +35,21 @@ died()
 alive()
 {
 	eval "! ktap_gone \$hold_$1"
+}
+
+# steal: another pod dials with the address and port of the client's open connection, which needs no
+# privilege. It gets nowhere, but its SYN takes the tuple's attested entry away.
+steal()
+{
+	steal_port=$(pod_exec client ss -Htn state established "dst [$NEAR6]:7000" |
+		awk '{ sub(".*:", "", $3); print $3; exit }')
+	pod_exec outside python3 -c '
+import socket, sys
+s = socket.socket(socket.AF_INET6)
+s.setsockopt(socket.IPPROTO_IPV6, 78, 1)  # IPV6_FREEBIND
+s.bind((sys.argv[1], int(sys.argv[2])))
+s.setblocking(False)
+s.connect_ex((sys.argv[3], 7000))' "$CLIENT6" "$steal_port" "$NEAR6"
 }
 
 # --- a DENY by port, on every path ---
@@ -73,6 +88,13 @@ check "IPv6 direct: refused by a reset" call $NEAR6 7000 $reset
 check "IPv6 HBONE: refused by a reset" call $FAR6 7000 $reset
 check "another port is not concerned" call $NEAR4 7001 -m line -e $CLIENT4
 check "the log says which policy" wait_for 5 grep -q 'explicitly denied by: default/deny-7000' "$LAB/node1.log" "$LAB/node2.log"
+no_policies
+wait_for 10 call $NEAR6 7000 -m echo -n 100
+hold stolen client $NEAR6 7000
+sleep 1
+check "another pod takes the tuple of an open direct flow" steal
+policies "$(deny_port 7000)"
+check "a policy change closes the flow all the same" died stolen
 no_policies
 check "explain: no policy any more" explained 0 $ECHO_VIP4:80 '[.paths[].tier] | sort | join(" ")' \
 	"direct tls"

@@ -17,9 +17,20 @@
 
 /* --- judging what is open ------------------------------------------------------------------- */
 
-static bool is_direct(struct cv_compile *c, const struct cv_attested_entry *e, __be16 port)
+/* A connection that was let through: by pod numbers, as both tables have it. */
+struct admitted {
+	const struct cv_tuple *tuple;
+	uint64_t cookie;
+	uint32_t src_pod, dst_pod;
+};
+
+static bool is_direct(struct cv_compile *c, const struct admitted *a)
 {
-	struct cv_verdict_key key = { .src_pod = e->src_pod, .dst_pod = e->dst_pod, .port = port };
+	struct cv_verdict_key key = {
+		.src_pod = a->src_pod,
+		.dst_pod = a->dst_pod,
+		.port = a->tuple->dport,
+	};
 	struct cv_verdict_entry v;
 	int r = cv_table_verdict_get(c->opts.bpf, &key, &v);
 
@@ -31,22 +42,48 @@ static bool is_direct(struct cv_compile *c, const struct cv_attested_entry *e, _
 }
 
 /* Flows of a pod that is no longer enrolled are no longer ours to judge. */
-static int judge(const struct cv_tuple *tuple, const struct cv_attested_entry *e, void *arg)
+static void judge(struct cv_compile *c, const struct admitted *a)
 {
-	struct cv_compile *c = arg;
-	const struct cv_pod_view *src = cv_pods_by_number(c->opts.pods, e->src_pod);
+	const struct cv_pod_view *src = cv_pods_by_number(c->opts.pods, a->src_pod);
 	int r;
 
-	if (e->kind != CV_KIND_DIRECT || !src || !cv_pods_by_number(c->opts.pods, e->dst_pod) ||
-	    is_direct(c, e, tuple->dport))
-		return 0;
+	if (!src || !cv_pods_by_number(c->opts.pods, a->dst_pod) || is_direct(c, a))
+		return;
 	if (c->opts.denied)
-		c->opts.denied(e->cookie, c->opts.arg);
-	r = cv_sock_destroy(src->netns, tuple, e->cookie);
+		c->opts.denied(a->cookie, c->opts.arg);
+	r = cv_sock_destroy(src->netns, a->tuple, a->cookie);
 	if (r < 0 && r != -ENOENT)
 		cv_error("%s/%s: a connection that policy forbids could not be closed: %s", src->ns,
 			 src->name, cv_strerror(-r));
+}
+
+static int judge_flow(uint64_t cookie, const struct cv_flow_entry *f, void *arg)
+{
+	const struct admitted a = { &f->tuple, cookie, f->src_pod, f->dst_pod };
+
+	if (f->kind == CV_KIND_DIRECT && f->state != CV_FLOW_CLOSED)
+		judge(arg, &a);
 	return 0;
+}
+
+static int judge_attested(const struct cv_tuple *tuple, const struct cv_attested_entry *e,
+			  void *arg)
+{
+	const struct admitted a = { tuple, e->cookie, e->src_pod, e->dst_pod };
+
+	if (e->kind == CV_KIND_DIRECT)
+		judge(arg, &a);
+	return 0;
+}
+
+/* Both tables: an attested entry goes when somebody else takes its tuple, and its connection lives
+ * on; a flow record may have found no room. What the first walk closes the second does not find. */
+static int judge_all(struct cv_compile *c)
+{
+	int r = cv_table_flow_each(c->opts.bpf, judge_flow, c);
+	int r2 = cv_table_attested_each(c->opts.bpf, judge_attested, c);
+
+	return r < 0 ? r : r2;
 }
 
 /* --- runs ----------------------------------------------------------------------------------- */
@@ -100,8 +137,8 @@ int cv_compile_run(struct cv_compile *c)
 	if (r == 0)
 		r = set_generation(c);
 	if (r == 0)
-		return cv_table_attested_each(c->opts.bpf, judge, c);
-	(void)cv_table_attested_each(c->opts.bpf, judge, c); /* the first error is told */
+		return judge_all(c);
+	(void)judge_all(c); /* the first error is told */
 	return r;
 }
 
