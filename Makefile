@@ -65,7 +65,7 @@ DEPS := gcc libc6-dev make pkg-config clang libclang-rt-14-dev clang-format bpft
 DEPS += containernetworking-plugins ipset iptables \
 	$(if $(shell command -v go),,golang-go)
 
-NO_BUILD := deps k8s-tools demo test bench lint format install image clean vmlinux help
+NO_BUILD := deps k8s-tools demo test test-k8s bench lint format install image clean vmlinux help
 ifneq ($(filter-out $(NO_BUILD),$(or $(MAKECMDGOALS),all)),)
 TOOLS_MISSING := $(shell for t in $(firstword $(CC)) $(CLANG) $(BPFTOOL) protoc-c pkg-config; do \
 	command -v $$t >/dev/null || echo $$t; done)
@@ -250,8 +250,8 @@ $(FUZZ_TESTS): $(O)/%: $(O)/fuzz/obj/%.o $(O)/fuzz/libculvert.a
 
 # ---- targets -----------------------------------------------------------------------------------
 
-.PHONY: FORCE all bpf $(BPF_ARCHS:%=bpf-%) helpers tests deps k8s-tools demo test bench lint format \
-	install clean vmlinux help
+.PHONY: FORCE all bpf $(BPF_ARCHS:%=bpf-%) helpers tests deps k8s-tools demo test test-k8s bench lint \
+	format install clean vmlinux help
 
 all: $(BPF_OBJ) $(PROGRAMS) ## culvertd and culvertctl (SAN=1: with ASan and UBSan, in $(O)/san)
 
@@ -284,6 +284,15 @@ test: ## build and run all tests; TARGETS="unit e2e" chooses (root)
 	$(build) tests TARGETS='$(TARGETS)'
 	$(give_back)
 	@$(MAKE) -C selftests run_built O=$(abspath $(O)) TARGETS='$(TARGETS)'
+
+# The collections of the Kubernetes lab.
+K8S_TARGETS ?= k8s
+test-k8s: ## all tests of the Kubernetes lab, the slow ones included (root)
+	$(need_root)
+	@tools/deps.sh $(DEPS)
+	$(build) tests TARGETS='$(K8S_TARGETS)'
+	$(give_back)
+	@$(MAKE) -C selftests run_built O=$(abspath $(O)) TARGETS='$(K8S_TARGETS)' SLOW=1
 
 bench: ## measure every path against no mesh; ROUNDS=n, ZTUNNEL=path (root)
 	$(need_root)
