@@ -114,6 +114,7 @@ enum cv_limits {
 	CV_LIMIT_CONTROL_CLIENTS = 16, /* control-socket clients */
 	CV_LIMIT_CONTROL_MESSAGE = 65536, /* bytes of one control request */
 	CV_LIMIT_ZDS_PODS = 2048, /* pods that istio-cni may hand over */
+	CV_LIMIT_CRL_BYTES = 16 << 20, /* file of revocation lists */
 	CV_LIMIT_CERTS = 4096, /* identities with a certificate */
 	CV_LIMIT_CHAIN = 16, /* certificates of one answer, its roots aside */
 	CV_LIMIT_CA_ANSWER = 256 << 10, /* bytes of one answer of the CA, roots included */

@@ -39,6 +39,7 @@ struct cv_daemon {
 
 	struct cv_telemetry *telemetry;
 	struct cv_store *store;
+	struct cv_crl *crl; /* NULL = no CRL_PATH */
 	struct cv_certs *certs;
 	struct cv_bpf *bpf;
 	struct cv_proxy *proxy;

@@ -69,6 +69,8 @@ static const struct env_var env_vars[] = {
 	VAR("KUBERNETES_SERVICE_HOST", ENV_STRING, kubernetes_host, NULL, "set inside a cluster"),
 	VAR("CULVERT_DEV_CA", ENV_STRING, dev_ca, NULL, "directory of the development CA"),
 	VAR("SECRET_TTL", ENV_DURATION, secret_ttl_ms, "24h", "certificate lifetime"),
+	VAR("CRL_PATH", ENV_STRING, crl_path, NULL,
+	    "file of certificate revocation lists; watched"),
 	VAR("TLS12_ENABLED", ENV_BOOL, tls12, "false", "allow TLS 1.2 too"),
 	VAR("CULVERT_CONFIG", ENV_STRING, config_path, "/etc/culvert/culvert.yaml",
 	    "culvert.yaml(5), optional; watched"),

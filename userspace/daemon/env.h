@@ -39,6 +39,7 @@ struct cv_env {
 	struct cv_env_headers ca_headers, xds_headers; /* CA_HEADER_*, XDS_HEADER_* */
 	char *dev_ca; /* CULVERT_DEV_CA */
 	uint64_t secret_ttl_ms;
+	char *crl_path;
 	bool tls12;
 	/* culvert's own places */
 	char *config_path, *run_dir, *bpffs_dir, *cgroup_dir;

@@ -182,7 +182,7 @@ static void set_sources(json_t *j, const struct cv_env *env)
 	json_object_set_new(j, "caRootCert", root_cert(env->ca_root_ca));
 	json_object_set_new(j, "altCaHostname", string_or_null(env->alt_ca_hostname));
 	json_object_set_new(j, "caHeaders", headers(&env->ca_headers));
-	json_object_set_new(j, "crlPath", json_null());
+	json_object_set_new(j, "crlPath", string_or_null(env->crl_path));
 	json_object_set_new(j, "developmentCa", string_or_null(env->dev_ca));
 	json_object_set_new(j, "secretTtl", duration(env->secret_ttl_ms));
 }

@@ -111,12 +111,17 @@ int cv_start_certs(struct cv_daemon *d)
 	};
 	int r = d->env.dev_ca ? open_devca(d, &opts.ca) : open_istio_ca(d, &opts.ca);
 
+	if (r == 0 && d->env.crl_path)
+		r = cv_crl_start(&d->crl, d->control, d->env.crl_path, cv_on_revocations_changed,
+				 d);
+	opts.crl = d->crl;
 	return r < 0 ? r : cv_certs_new(&d->certs, &opts);
 }
 
 void cv_stop_certs(struct cv_daemon *d)
 {
 	cv_certs_free(&d->certs);
+	cv_crl_stop(&d->crl);
 }
 
 int cv_start_store(struct cv_daemon *d)

@@ -4,6 +4,7 @@
  *
  *   store, pods, settings change ─► compile (verdicts, services) ─► flows that are now denied die
  *   policies change              ─► the proxy judges its connections again
+ *   revocation lists change      ─► the proxy judges its HBONE peers again
  *   pods change                  ─► certificates prefetched or forgotten
  */
 #include "userspace/daemon/wiring.h"
@@ -65,6 +66,14 @@ void cv_on_settings_changed(void *arg)
 {
 	cv_tell_pods_cgroup(arg);
 	queue_compile(arg);
+}
+
+void cv_on_revocations_changed(void *arg)
+{
+	struct cv_daemon *d = arg;
+
+	if (d->proxy)
+		cv_proxy_revocations_changed(d->proxy);
 }
 
 void cv_on_warm(struct cv_daemon *d)

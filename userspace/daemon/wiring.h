@@ -13,6 +13,7 @@ void cv_run_compile(void *arg);
 void cv_on_store_changed(const struct cv_store_change *change, void *arg);
 void cv_on_pods_changed(void *arg);
 void cv_on_settings_changed(void *arg);
+void cv_on_revocations_changed(void *arg);
 /* The compiler has found that a live direct flow is no longer allowed. */
 void cv_on_flow_denied(uint64_t cookie, void *arg);
 

@@ -165,7 +165,30 @@ static void refuse_trust_domain(SSL *ssl, X509 *peer, cv_str trust_domain)
 	SSL_set_ex_data(ssl, error_index, text);
 }
 
-/* In place of OpenSSL's own verification: that, and then the trust domain. */
+/* In place of OpenSSL's own verification: that, and then the revocation lists. 1 = trusted. */
+static int verify(X509_STORE_CTX *store, const struct cv_cert *own)
+{
+	int error;
+
+	assert(own); /* cv_cert_use came first */
+	if (X509_verify_cert(store) <= 0)
+		return 0;
+	error = own->crl ? cv_crl_check(own->crl, X509_STORE_CTX_get0_chain(store)) : X509_V_OK;
+	if (error == X509_V_OK)
+		return 1;
+	X509_STORE_CTX_set_error(store, error);
+	return 0;
+}
+
+static int verify_server(X509_STORE_CTX *store, void *arg)
+{
+	SSL *ssl = X509_STORE_CTX_get_ex_data(store, SSL_get_ex_data_X509_STORE_CTX_idx());
+
+	(void)arg; /* the connection carries what is needed */
+	return verify(store, SSL_get_ex_data(ssl, cert_index));
+}
+
+/* The trust domain as well. */
 static int verify_client(X509_STORE_CTX *store, void *arg)
 {
 	SSL *ssl = X509_STORE_CTX_get_ex_data(store, SSL_get_ex_data_X509_STORE_CTX_idx());
@@ -173,8 +196,7 @@ static int verify_client(X509_STORE_CTX *store, void *arg)
 	X509 *peer = X509_STORE_CTX_get0_cert(store);
 
 	(void)arg; /* the connection carries what is needed */
-	assert(own); /* cv_cert_use came first */
-	if (X509_verify_cert(store) <= 0)
+	if (!verify(store, own))
 		return 0;
 	if (cv_identity_cert_has_trust_domain(peer, own->identity.trust_domain))
 		return 1;
@@ -192,6 +214,7 @@ int cv_cert_shared_init(struct cv_cert_shared *s, bool tls12)
 		cv_cert_shared_fini(s);
 		return -ENOMEM;
 	}
+	SSL_CTX_set_cert_verify_callback(s->client, verify_server, NULL);
 	SSL_CTX_set_cert_verify_callback(s->server, verify_client, NULL);
 	return 0;
 }
@@ -279,6 +302,7 @@ int cv_cert_new(struct cv_cert **ret, struct cv_cert_shared *shared, const struc
 	c->key = key;
 	SSL_CTX_up_ref(shared->client);
 	c->client = shared->client;
+	c->crl = shared->crl;
 	SSL_CTX_up_ref(shared->server);
 	c->server = shared->server;
 	why = take_answer(c, shared, answer, error);

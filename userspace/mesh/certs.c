@@ -156,6 +156,7 @@ int cv_certs_new(struct cv_certs **ret, const struct cv_certs_opts *opts)
 		free(c);
 		return -ENOMEM;
 	}
+	c->shared.crl = opts->crl;
 	pthread_mutex_init(&c->lock, NULL);
 	for (int i = 0; i < CV_CERTS_NR_PRIORITIES; i++)
 		CDS_INIT_LIST_HEAD(&c->queues[i]);

@@ -13,6 +13,7 @@
 #include <time.h>
 
 #include "userspace/io/worker.h"
+#include "userspace/mesh/crl.h"
 #include "userspace/mesh/identity.h"
 #include "userspace/mesh/trust.h"
 
@@ -23,7 +24,8 @@ struct cv_cert {
 	X509 *leaf;
 	STACK_OF(X509) * chain; /* intermediates, may be empty */
 	struct cv_trust *trust; /* the roots that it came with */
-	SSL_CTX *client; /* verifies roots, EKU, time; the SAN check is cv_cert_verify_peer */
+	struct cv_crl *crl; /* borrowed; NULL = nothing is ever revoked */
+	SSL_CTX *client; /* verifies roots, EKU, time, revocation; the SAN check is cv_cert_verify_peer */
 	SSL_CTX *server; /* requires a client certificate of our roots and trust domain */
 	time_t not_before, not_after;
 };
@@ -61,6 +63,7 @@ struct cv_certs_opts {
 	struct cv_ca ca; /* ownership moves */
 	unsigned ttl_s; /* SECRET_TTL */
 	bool tls12;
+	struct cv_crl *crl; /* borrowed, for as long as any certificate lives; NULL = none */
 };
 int cv_certs_new(struct cv_certs **ret, const struct cv_certs_opts *opts);
 /* Control thread, after the workers have ended. */

@@ -31,6 +31,7 @@ char *cv_csr_new(EVP_PKEY *key, const struct cv_identity *id);
 struct cv_cert_shared {
 	SSL_CTX *client, *server;
 	struct cv_trust *trust; /* the roots that came last */
+	struct cv_crl *crl; /* borrowed, NULL = none */
 };
 int cv_cert_shared_init(struct cv_cert_shared *s, bool tls12);
 void cv_cert_shared_fini(struct cv_cert_shared *s);

@@ -22,6 +22,7 @@
 #include "userspace/proxy/inbound.h"
 #include "userspace/proxy/lane.h"
 #include "userspace/proxy/outbound.h"
+#include "userspace/proxy/revoke.h"
 #include "userspace/proxy/session.h"
 
 enum {
@@ -289,6 +290,7 @@ static void handshake(struct cv_hbone_conn *c)
 			 c->server ? "tls handshake error" : "io error",
 			 why ? why : cv_tls_error_text(c->tls));
 		(void)cv_tls_flush(c->tls); /* the alert, if it goes at once */
+		cv_revoke_count_refused(c);
 		cv_hbone_conn_kill(c, c->server ? CV_FLAG_TLS_FAILURE : CV_FLAG_CONNECT, error);
 		return;
 	}

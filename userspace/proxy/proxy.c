@@ -20,6 +20,7 @@
 #include "userspace/proxy/hbone_conn.h"
 #include "userspace/proxy/inbound.h"
 #include "userspace/proxy/lane.h"
+#include "userspace/proxy/revoke.h"
 #include "userspace/proxy/session.h"
 
 static const char drain_error[] = "connection closed due to connection drain";
@@ -242,6 +243,21 @@ static void judge_again(void *arg)
 void cv_proxy_policy_changed(struct cv_proxy *p)
 {
 	post_all(p, judge_again);
+}
+
+static void judge_peers_again(void *arg)
+{
+	struct cv_proxy_worker *pw = arg;
+	struct cv_lane *lane;
+
+	TAILQ_FOREACH(lane, &pw->lanes, node)
+	if (!lane->stopped)
+		cv_revoke_judge_again(lane);
+}
+
+void cv_proxy_revocations_changed(struct cv_proxy *p)
+{
+	post_all(p, judge_peers_again);
 }
 
 static void become_warm(void *arg)

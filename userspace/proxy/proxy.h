@@ -70,6 +70,8 @@ void cv_proxy_pod_stop(struct cv_proxy_pod **pod, void (*done)(void *arg), void 
 
 /* Policies changed: every inbound connection is judged again, denied ones are closed. */
 void cv_proxy_policy_changed(struct cv_proxy *p);
+/* Other revocation lists are in force: connections of revoked peers are closed. */
+void cv_proxy_revocations_changed(struct cv_proxy *p);
 /* The store became warm: listeners accept. */
 void cv_proxy_warm(struct cv_proxy *p);
 /* Graceful: listeners close, HBONE servers send GOAWAY, connections run on; done(arg) on the

@@ -180,6 +180,19 @@ static void print_sockets(struct cv_metric_sink *sink, void *arg)
 			 atomic_load(&t->sockets_open[CV_REPORTER_DESTINATION]));
 }
 
+/* As with all that has labels: nothing until it has happened. */
+static void print_revoked(struct cv_metric_sink *sink, void *arg)
+{
+	struct cv_telemetry *t = arg;
+	uint64_t source = atomic_load(&t->revoked[CV_REPORTER_SOURCE]);
+	uint64_t destination = atomic_load(&t->revoked[CV_REPORTER_DESTINATION]);
+
+	if (source)
+		cv_metric_sample(sink, "reporter=\"source\"", (double)source);
+	if (destination)
+		cv_metric_sample(sink, "reporter=\"destination\"", (double)destination);
+}
+
 static void print_overflow(struct cv_metric_sink *sink, void *arg)
 {
 	struct cv_telemetry *t = arg;
@@ -218,6 +231,9 @@ static const struct {
 	{ "istio_build", "Istio component build info.", false, print_build },
 	{ "istio_tcp_sockets_open", "The number of accepted sockets that are open (unstable).",
 	  false, print_sockets },
+	{ "istio_crl_policy_rejections",
+	  "The total number of connections rejected due to CRL certificate revocation (unstable)",
+	  true, print_revoked },
 	{ "culvert_series_overflow",
 	  "The number of connections counted without their own labels, for want of room (unstable).",
 	  true, print_overflow },

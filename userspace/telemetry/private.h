@@ -52,7 +52,8 @@ struct cv_telemetry {
 	char *istio_version;
 	struct cv_series_table series;
 	struct cv_dns_series_table dns;
-	_Atomic int64_t sockets_open[2]; /* by enum cv_reporter */
+	_Atomic int64_t sockets_open[2]; /* by enum cv_reporter, as the next */
+	_Atomic uint64_t revoked[2];
 
 	pthread_mutex_t metrics_lock;
 	struct cv_metric *metrics;

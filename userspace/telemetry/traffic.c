@@ -300,6 +300,11 @@ void cv_traffic_socket(struct cv_telemetry *t, enum cv_reporter reporter, int de
 	atomic_fetch_add_explicit(&t->sockets_open[reporter], delta, memory_order_relaxed);
 }
 
+void cv_traffic_revoked(struct cv_telemetry *t, enum cv_reporter reporter)
+{
+	atomic_fetch_add_explicit(&t->revoked[reporter], 1, memory_order_relaxed);
+}
+
 void cv_traffic_init(struct cv_telemetry *t)
 {
 	for (unsigned i = 0; i < CV_TRAFFIC_SHARDS; i++)

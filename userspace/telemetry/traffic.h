@@ -74,5 +74,7 @@ void cv_traffic_early_deny(struct cv_telemetry *t, const struct cv_sockaddr *src
 /* istio_on_demand_dns: a connection of src needs the address of a host name. */
 void cv_traffic_name_asked(struct cv_telemetry *t, const struct cv_workload *src,
 			   const char *hostname);
+/* istio_crl_policy_rejections: a peer's certificate is revoked, before or after the handshake. */
+void cv_traffic_revoked(struct cv_telemetry *t, enum cv_reporter reporter);
 /* istio_tcp_sockets_open */
 void cv_traffic_socket(struct cv_telemetry *t, enum cv_reporter reporter, int delta);
