@@ -70,18 +70,22 @@ static __always_inline bool choose_endpoint(struct cv_dial *d, struct cv_endpoin
  * VIP stays and the choice is noted, so that the spread over the endpoints is the same. */
 static __always_inline struct cv_decision resolve(struct cv_dial *d)
 {
+	bool dns = dns_is_served(d->pod, &d->tuple.dst, d->tuple.dport, true);
 	struct cv_endpoint_entry ep = {};
 	struct cv_tuple direct = d->tuple;
 	struct cv_decision decision;
 	struct cv_question q;
+	bool chosen;
 
-	q = ask(d->pod, &d->tuple);
-	q.dns = dns_is_served(d->pod, &d->tuple.dst, d->tuple.dport, true);
-	if (q.dns || !choose_endpoint(d, &ep))
-		return decide(&q);
-	direct.dst = ep.addr;
-	direct.dport = ep.port;
+	chosen = !dns && choose_endpoint(d, &ep);
+	if (chosen) {
+		direct.dst = ep.addr;
+		direct.dport = ep.port;
+	}
 	q = ask(d->pod, &direct);
+	q.dns = dns;
+	if (!chosen)
+		return decide(&q);
 	q.loopback = 0; /* a service that leads back to the pod is judged like any other */
 	q.endpoint = !q.dst_local;
 	decision = decide(&q);

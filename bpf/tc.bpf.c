@@ -98,15 +98,13 @@ static __always_inline int refuse(struct __sk_buff *skb, const struct cv_segment
 	return tc_redirect(skb->ifindex, reason);
 }
 
-/* Does the IP header name the peer of the socket that sent it? A source route, which needs no
- * privilege, would carry an admitted connection's payload elsewhere. */
-static __always_inline bool names_peer(struct __sk_buff *skb, struct bpf_sock *sk)
+/* Does the IP header that a walk finds name the peer of the socket? */
+static __always_inline bool walk_names_peer(struct __sk_buff *skb, struct bpf_sock *sk)
 {
 	struct cv_segment s = {};
 	__be16 proto = 0;
 	__be32 dst[4];
 
-	/* dst_ip4 is right in AF_INET6 sockets that talk IPv4, too. */
 	if (parse_link(skb, &s, &proto))
 		return false;
 	if (proto == bpf_htons(ETH_P_IP))
@@ -116,6 +114,27 @@ static __always_inline bool names_peer(struct __sk_buff *skb, struct bpf_sock *s
 	       !bpf_skb_load_bytes(skb, s.l3 + IP6_DST_OFF, dst, sizeof(dst)) &&
 	       dst[0] == sk->dst_ip6[0] && dst[1] == sk->dst_ip6[1] && dst[2] == sk->dst_ip6[2] &&
 	       dst[3] == sk->dst_ip6[3];
+}
+
+/* Does the IP header name the peer of the socket that sent it? A source route, which needs no
+ * privilege, would carry an admitted connection's payload elsewhere. */
+static __always_inline bool names_peer(struct __sk_buff *skb, struct bpf_sock *sk)
+{
+	const void *data = (const void *)(long)skb->data;
+	const void *end = (const void *)(long)skb->data_end;
+	const struct eth_wire *eth = data;
+	const struct ip4_wire *ip4 = data + sizeof(*eth);
+	const struct ip6_wire *ip6 = data + sizeof(*eth);
+
+	if ((const void *)(ip4 + 1) > end)
+		return walk_names_peer(skb, sk);
+	/* dst_ip4 is right in AF_INET6 sockets that talk IPv4, too. */
+	if (eth->proto == bpf_htons(ETH_P_IP))
+		return ip4->dst == sk->dst_ip4;
+	if ((const void *)(ip6 + 1) > end || eth->proto != bpf_htons(ETH_P_IPV6))
+		return walk_names_peer(skb, sk);
+	return ip6->dst[0] == sk->dst_ip6[0] && ip6->dst[1] == sk->dst_ip6[1] &&
+	       ip6->dst[2] == sk->dst_ip6[2] && ip6->dst[3] == sk->dst_ip6[3];
 }
 
 /* No storage and no SYN: RSTs and TIME_WAIT ACKs have no full socket, and so has what a packet
@@ -187,31 +206,45 @@ static __always_inline int judge_segment(struct __sk_buff *skb, enum cv_kind kin
 	return stray(skb, &s);
 }
 
+/* What a socket that needs no daemon sends: known by its storage alone, for each pod's capture was on
+ * when that was written. NONE: not such a socket, or not what it should send. */
+static __always_inline enum cv_reason known_sender(struct __sk_buff *skb, struct bpf_sock *sk,
+						   enum cv_kind kind)
+{
+	switch (kind) {
+	case CV_KIND_OLDER:
+		return CV_REASON_OLDER;
+	case CV_KIND_DAEMON:
+		return CV_REASON_DAEMON_SOCKET;
+	case CV_KIND_DIRECT:
+		return sk && names_peer(skb, sk) ? CV_REASON_DIRECT : CV_REASON_NONE;
+	case CV_KIND_ACCEPTED:
+		return sk && names_peer(skb, sk) ? CV_REASON_ACCEPTED : CV_REASON_NONE;
+	default:
+		return CV_REASON_NONE;
+	}
+}
+
 SEC("tc")
 int pod_egress(struct __sk_buff *skb)
 {
 	struct bpf_sock *sk = skb->sk;
-	__u32 pod = instance_pod();
+	enum cv_reason known;
 	enum cv_kind kind;
+	__u32 pod;
 
-	if (!pod)
-		return tc_next(CV_REASON_NOT_ENROLLED);
 	if (sk)
 		sk = bpf_sk_fullsock(sk);
 	kind = socket_kind(sk);
-	switch (kind) {
-	case CV_KIND_OLDER:
-		return tc_next(CV_REASON_OLDER);
-	case CV_KIND_DAEMON:
-		return tc_next(CV_REASON_DAEMON_SOCKET);
-	case CV_KIND_DIRECT:
-	case CV_KIND_ACCEPTED:
-		if (!sk || !names_peer(skb, sk))
-			return tc_drop(CV_REASON_SOURCE_ROUTED);
-		return tc_next(kind == CV_KIND_DIRECT ? CV_REASON_DIRECT : CV_REASON_ACCEPTED);
-	default:
-		return judge_segment(skb, kind, pod);
-	}
+	known = known_sender(skb, sk, kind);
+	if (known)
+		return tc_next(known);
+	pod = instance_pod();
+	if (!pod)
+		return tc_next(CV_REASON_NOT_ENROLLED);
+	if (kind == CV_KIND_DIRECT || kind == CV_KIND_ACCEPTED)
+		return tc_drop(CV_REASON_SOURCE_ROUTED);
+	return judge_segment(skb, kind, pod);
 }
 
 SEC("tc")
@@ -219,8 +252,11 @@ int pod_ingress(struct __sk_buff *skb)
 {
 	const struct cv_attested_entry *e;
 	struct cv_segment s = {};
-	enum cv_reason why = parse_segment(skb, &s);
+	enum cv_reason why;
 
+	if (opens_nothing(skb))
+		return tc_next(CV_REASON_NOT_SYN);
+	why = parse_segment(skb, &s);
 	if (why == CV_REASON_MALFORMED)
 		return tc_drop(why);
 	if (why == CV_REASON_NOT_TCP)

@@ -4,6 +4,7 @@
  */
 #pragma once
 
+#include "bpf/lib/flow.h"
 #include "bpf/lib/verdict.h"
 #include "maps/maps.bpf.h"
 
@@ -38,20 +39,28 @@ static __always_inline bool attest(const struct cv_tuple *t, const struct cv_att
 	return false;
 }
 
-/* Removes whatever an earlier connection left on this tuple. Whoever connects now owns it; an entry of
- * another namespace that admits (direct, probe) is one that a reused or a stolen address would have
- * inherited. Entries that admit nobody stay: a namespace that only happens to have the same addresses,
- * or wants to have them, must not break a leg of the daemon's or hide what is captured. */
+/* May a connect() of this pod (0 = a namespace that is none) remove what its tuple has? An entry of another
+ * namespace that admits (direct, probe) is one that a reused or a stolen address would have inherited.
+ * One that is captured admits nobody, but what removal of its pod has to close is known by it: whose
+ * address it is now may take its place, and nobody who only binds to it. A leg of the daemon's stays,
+ * for its client is that address's owner. */
+static __always_inline bool may_clear(const struct cv_tuple *t, const struct cv_attested_entry *e,
+				      __u32 pod)
+{
+	if (e->src_pod == pod || e->kind == CV_KIND_DIRECT || e->kind == CV_KIND_PROBE)
+		return true;
+	return e->kind == CV_KIND_CAPTURED && pod && addr_pod(&t->src) == pod;
+}
+
+/* Removes whatever an earlier connection left on this tuple: whoever connects now owns it. */
 static __always_inline void attest_clear(const struct cv_tuple *t, __u32 pod)
 {
 	const struct cv_attested_entry *e = bpf_map_lookup_elem(&cv_attested, t);
 	__u32 owner;
 
-	if (!e)
+	if (!e || !may_clear(t, e, pod))
 		return;
 	owner = e->src_pod;
-	if (owner != pod && e->kind != CV_KIND_DIRECT && e->kind != CV_KIND_PROBE)
-		return;
 	if (bpf_map_delete_elem(&cv_attested, t))
 		return;
 	usage_put(owner);

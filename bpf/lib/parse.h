@@ -239,6 +239,45 @@ static __always_inline enum cv_reason parse_segment(struct __sk_buff *skb, struc
 	return parse_tcp(skb, s);
 }
 
+/* Is it a whole header that opens no connection? */
+static __always_inline bool tcp_opens_nothing(const struct tcp_wire *tcp, __u32 room)
+{
+	__u16 offset_flags = bpf_ntohs(tcp->offset_flags);
+	__u32 header = (offset_flags >> 12) * 4;
+
+	return header >= sizeof(*tcp) && header <= room &&
+	       (offset_flags & (CV_TCP_SYN | CV_TCP_ACK | CV_TCP_RST)) != CV_TCP_SYN;
+}
+
+/* A look at the frame where it lies, without the walk of parse_segment: true when that would find a
+ * segment that is no SYN, in IP without options or extensions straight behind Ethernet. False says
+ * nothing. */
+static __always_inline bool opens_nothing(const struct __sk_buff *skb)
+{
+	enum {
+		IP_OFF = sizeof(struct eth_wire),
+		TCP4_OFF = IP_OFF + sizeof(struct ip4_wire),
+		TCP6_OFF = IP_OFF + sizeof(struct ip6_wire),
+		TCP_LEN = sizeof(struct tcp_wire),
+	};
+	const void *data = (const void *)(long)skb->data;
+	const void *end = (const void *)(long)skb->data_end;
+	const struct eth_wire *eth = data;
+	const struct ip4_wire *ip4 = data + IP_OFF;
+	const struct ip6_wire *ip6 = data + IP_OFF;
+
+	if (data + TCP4_OFF + TCP_LEN > end)
+		return false;
+	if (eth->proto == bpf_htons(ETH_P_IP))
+		return ip4->version_ihl == 0x45 && ip4->proto == IPPROTO_TCP &&
+		       !(ip4->frag & bpf_htons(0x3fff)) &&
+		       tcp_opens_nothing(data + TCP4_OFF, skb->len - TCP4_OFF);
+	if (data + TCP6_OFF + TCP_LEN > end || eth->proto != bpf_htons(ETH_P_IPV6))
+		return false;
+	return (ip6->version_flow & bpf_htonl(0xf0000000)) == bpf_htonl(0x60000000) &&
+	       ip6->next == IPPROTO_TCP && tcp_opens_nothing(data + TCP6_OFF, skb->len - TCP6_OFF);
+}
+
 /* Fills the tuple of a plain UDP datagram: true. Neither fragments nor extension headers are followed,
  * for nothing is enforced on UDP: what hides from here passes. *s comes in zeroed. */
 static __always_inline bool parse_udp(struct __sk_buff *skb, struct cv_segment *s)

@@ -46,14 +46,11 @@ enum { TCP_SYN_FLAG = 0x02, TCP_PSH_ACK_FLAGS = 0x18, TCP_ACK_FLAG = 0x10 };
 #define TCX_INGRESS ((enum bpf_attach_type)46)
 #define TCX_EGRESS  ((enum bpf_attach_type)47)
 
-enum { LEG_PORT = 61001 };
-
 static struct lab lab;
-#define A    (&lab.host[LAB_A])
-#define B    (&lab.host[LAB_B])
-#define C    (&lab.host[LAB_C])
-#define W    (&lab.host[LAB_WIRE])
-#define NODE (&lab.host[LAB_NODE])
+#define A (&lab.host[LAB_A])
+#define B (&lab.host[LAB_B])
+#define C (&lab.host[LAB_C])
+#define W (&lab.host[LAB_WIRE])
 
 static int set_up(void **state)
 {
@@ -62,31 +59,11 @@ static int set_up(void **state)
 	return 0;
 }
 
-static int drop_flow(uint64_t cookie, const struct cv_flow_entry *flow, void *arg)
-{
-	(void)flow;
-	(void)arg;
-	return cv_table_flow_del(lab.bpf, cookie);
-}
-
-static int drop_attested(const struct cv_tuple *tuple, const struct cv_attested_entry *e, void *arg)
-{
-	(void)e;
-	(void)arg;
-	return cv_table_attested_del(lab.bpf, tuple);
-}
-
 static int tear_down(void **state)
 {
 	(void)state;
-	cv_table_flow_each(lab.bpf, drop_flow, NULL);
-	cv_table_attested_each(lab.bpf, drop_attested, NULL);
+	lab_forget(&lab);
 	return 0;
-}
-
-static int family_of(int f)
-{
-	return f == V6 ? AF_INET6 : AF_INET;
 }
 
 static struct cv_tuple tuple(const struct cv_addr *src, uint16_t sport, const struct cv_addr *dst,
@@ -95,17 +72,6 @@ static struct cv_tuple tuple(const struct cv_addr *src, uint16_t sport, const st
 	return (struct cv_tuple){
 		.src = *src, .dst = *dst, .sport = htons(sport), .dport = htons(dport)
 	};
-}
-
-static void send_segment(const struct lab_host *from, const struct cv_tuple *t, uint8_t flags,
-			 size_t payload)
-{
-	uint8_t buf[LAB_SEGMENT_MAX + 64];
-	size_t len = lab_segment(buf, t, flags, 12345, payload);
-	int r = lab_send_packet(&lab, from, ETH_P_IP, buf, len);
-
-	/* What TC drops is ENOBUFS to the packet socket that sent it. */
-	assert_true(r == 0 || r == -ENOBUFS);
 }
 
 /* A segment routing header: first to `ip`, then to the destination. */
@@ -240,9 +206,9 @@ static void test_forged_source(void **state)
 	for (int f = 0; f < FAMILIES; f++) {
 		struct cv_tuple t = tuple(&C->ip[f], 4000, &W->ip[f], LAB_PORT);
 
-		send_segment(A, &t, TCP_SYN_FLAG, 0);
-		send_segment(A, &t, TCP_PSH_ACK_FLAGS, 10);
-		send_segment(A, &t, TCP_ACK_FLAG, 0);
+		lab_send_segment(&lab, A, &t, TCP_SYN_FLAG, 0);
+		lab_send_segment(&lab, A, &t, TCP_PSH_ACK_FLAGS, 10);
+		lab_send_segment(&lab, A, &t, TCP_ACK_FLAG, 0);
 		assert_int_equal(lab_count(&lab, CV_REASON_FORGED_SOURCE), 3);
 		assert_int_equal(lab_tap_count(tap, &C->ip[f]), 0);
 		lab_mark(&lab);
@@ -258,10 +224,10 @@ static void test_packet_socket(void **state)
 	for (int f = 0; f < FAMILIES; f++) {
 		struct cv_tuple t = tuple(&A->ip[f], 4001, &W->ip[f], LAB_PORT);
 
-		send_segment(A, &t, TCP_SYN_FLAG, 0);
+		lab_send_segment(&lab, A, &t, TCP_SYN_FLAG, 0);
 		assert_int_equal(lab_count(&lab, CV_REASON_REDIRECTED), 1);
 		t.sport = htons(4002);
-		send_segment(A, &t, TCP_PSH_ACK_FLAGS, 10);
+		lab_send_segment(&lab, A, &t, TCP_PSH_ACK_FLAGS, 10);
 		assert_int_equal(lab_count(&lab, CV_REASON_NO_SOCKET), 1);
 		assert_int_equal(lab_tap_count(tap, &A->ip[f]), 0);
 		lab_mark(&lab);
@@ -292,19 +258,6 @@ static void test_packet_socket_lies(void **state)
 	}
 }
 
-static int foreign_source(const struct lab_host *h, int f, const struct cv_addr *ip, uint16_t port)
-{
-	int fd = lab_socket(h, family_of(f), SOCK_STREAM), on = 1;
-
-	/* IPv6 needs no privilege for it; IPv4 does. */
-	if (f == V6)
-		assert_int_equal(setsockopt(fd, IPPROTO_IPV6, IPV6_FREEBIND, &on, sizeof(on)), 0);
-	else
-		assert_int_equal(setsockopt(fd, IPPROTO_IP, IP_TRANSPARENT, &on, sizeof(on)), 0);
-	assert_int_equal(lab_bind(fd, ip, port), 0);
-	return fd;
-}
-
 /* Another pod binds to an address whose owner is allowed, on a tuple that is attested: nothing
  * gets through, the entry is gone, and the owner's connection does not notice. */
 static void test_ipv6_freebind(void **state)
@@ -319,7 +272,7 @@ static void test_ipv6_freebind(void **state)
 
 		assert_int_equal(lab_accept(B, LAB_WAIT_MS, &app), LAB_APP);
 		lab_mark(&lab);
-		thief = foreign_source(C, f, &A->ip[f], ntohs(t.sport));
+		thief = lab_foreign_socket(C, &A->ip[f], ntohs(t.sport));
 		lab_connect_start(thief, &B->ip[f], LAB_PORT);
 		assert_int_equal(lab_connect_end(thief, LAB_QUIET_MS), -ETIMEDOUT);
 		assert_int_equal(lab_accept(B, 0, &got), LAB_NOBODY);
@@ -327,159 +280,6 @@ static void test_ipv6_freebind(void **state)
 		assert_int_equal(lab_count(&lab, CV_REASON_TUPLE_STOLEN), 1);
 		assert_int_equal(cv_table_attested_get(lab.bpf, &t, &e), -ENOENT);
 		assert_true(lab_talks(owner, app));
-	}
-}
-
-/* Attaches somebody else's sockops program where it runs before culvert's: in a cgroup below. */
-struct neighbour {
-	struct foreign_bpf *skel;
-	struct bpf_link *link;
-	char cgroup[160];
-};
-
-static void move_to(const char *cgroup)
-{
-	char path[192];
-	_cleanup_close_ int fd = -1;
-
-	snprintf(path, sizeof(path), "%s/cgroup.procs", cgroup);
-	fd = open(path, O_WRONLY | O_CLOEXEC);
-	assert_true(fd >= 0 && dprintf(fd, "%d", (int)getpid()) > 0);
-}
-
-static void neighbour_up(struct neighbour *n)
-{
-	_cleanup_close_ int fd = -1;
-
-	n->skel = foreign_bpf__open_and_load();
-	assert_non_null(n->skel);
-	snprintf(n->cgroup, sizeof(n->cgroup), "%s/below", lab.cgroup);
-	assert_int_equal(mkdir(n->cgroup, 0755), 0);
-	fd = open(n->cgroup, O_RDONLY | O_CLOEXEC);
-	n->link = bpf_program__attach_cgroup(n->skel->progs.foreign_sockops, fd);
-	assert_non_null(n->link);
-	move_to(n->cgroup);
-}
-
-static void neighbour_down(struct neighbour *n)
-{
-	move_to(lab.cgroup);
-	bpf_link__destroy(n->link);
-	foreign_bpf__destroy(n->skel);
-	rmdir(n->cgroup);
-}
-
-static void count_attested(const struct cv_tuple *t, uint32_t *ret_swept)
-{
-	struct cv_attested_entry e;
-
-	assert_int_equal(cv_table_attested_get(lab.bpf, t, &e), 0);
-	*ret_swept = e.swept;
-}
-
-static void sweep(uint32_t number)
-{
-	struct cv_control_entry control;
-
-	assert_int_equal(cv_table_control_get(lab.bpf, &control), 0);
-	control.sweep = number;
-	assert_int_equal(cv_table_control_set(lab.bpf, &control), 0);
-	assert_int_equal(cv_netns_enter(&A->ns), 0);
-	assert_int_equal(cv_bpf_sweep(lab.bpf), 0);
-	assert_int_equal(cv_netns_enter(NULL), 0);
-}
-
-/* Leaves an attested entry of A -> B behind, whose socket is gone: a neighbour erases our
- * callback flags, so that CLOSE is never told. */
-static struct cv_tuple lose_close(int f)
-{
-	struct neighbour n = {};
-	struct cv_tuple t;
-	int client, app = -1;
-
-	neighbour_up(&n);
-	n.skel->bss->erase_flags = true;
-	lab_verdict(&lab, LAB_A, LAB_B, CV_ANSWER_ALLOW);
-	client = lab_connect(A, &B->ip[f], LAB_PORT);
-	assert_int_equal(lab_accept(B, LAB_WAIT_MS, &app), LAB_APP);
-	t = lab_tuple(client);
-	cv_sock_abort(&client);
-	lab_read(app, LAB_WAIT_MS);
-	close(app);
-	neighbour_down(&n);
-	return t;
-}
-
-/* We add to a neighbour's callback flags; a neighbour that erases ours leaves entries behind, which
- * a sweep tells from those of live sockets. */
-static void test_foreign_cb_flags(void **state)
-{
-	struct neighbour n = {};
-	int client, app = -1;
-	struct cv_tuple live, lost;
-	struct cv_attested_entry e;
-	uint32_t swept;
-
-	(void)state;
-	neighbour_up(&n);
-	lab_verdict(&lab, LAB_A, LAB_B, CV_ANSWER_ALLOW);
-	client = lab_connect(A, &B->ip[V4], LAB_PORT);
-	assert_int_equal(lab_accept(B, LAB_WAIT_MS, &app), LAB_APP);
-	assert_true(lab_talks(client, app));
-	assert_true(n.skel->bss->rtt_calls > 0);
-	neighbour_down(&n);
-	live = lab_tuple(client);
-	lost = lose_close(V4);
-	sweep(5);
-	sweep(6);
-	count_attested(&live, &swept);
-	assert_int_equal(swept, 6);
-	count_attested(&lost, &swept);
-	assert_true(swept < 5);
-	cv_sock_abort(&client);
-	cv_close(&app);
-	assert_int_equal(cv_table_attested_get(lab.bpf, &live, &e), -ENOENT);
-}
-
-/* A machine on the wire sends a SYN on a tuple that an ended connection left attested: its sequence
- * number is not the attested one, and B does not even answer. */
-static void test_stale_tuple(void **state)
-{
-	(void)state;
-	for (int f = 0; f < FAMILIES; f++) {
-		struct cv_tuple t = lose_close(f);
-		_cleanup_close_ int tap = lab_tap(B), got = -1;
-
-		lab_mark(&lab);
-		send_segment(W, &t, TCP_SYN_FLAG, 0);
-		assert_true(lab_counts(&lab, CV_REASON_STALE_TUPLE));
-		assert_int_equal(lab_accept(B, LAB_QUIET_MS, &got), LAB_NOBODY);
-		assert_int_equal(lab_tap_answers(tap, &t), 0);
-	}
-}
-
-/* A new pod gets the address of a pod that is gone, and its connection the tuple: it is judged as
- * the new pod, not as what the old entry says. */
-static void test_reused_address(void **state)
-{
-	(void)state;
-	for (int f = 0; f < FAMILIES; f++) {
-		struct cv_tuple t = lose_close(f);
-		struct cv_workload_entry owner = { .pod = C->pod };
-		_cleanup_close_ int client = -1, got = -1;
-		struct cv_attested_entry e;
-
-		lab_mark(&lab);
-		cv_table_workload_set(lab.bpf, &A->ip[f], &owner);
-		client = foreign_source(C, f, &A->ip[f], ntohs(t.sport));
-		lab_connect_start(client, &B->ip[f], LAB_PORT);
-		assert_int_equal(cv_table_attested_get(lab.bpf, &t, &e), 0);
-		assert_int_equal(e.src_pod, C->pod);
-		assert_int_equal(e.kind, CV_KIND_CAPTURED);
-		assert_int_equal(lab_count(&lab, CV_REASON_TUPLE_STOLEN), 1);
-		assert_int_equal(lab_accept(B, LAB_QUIET_MS, &got), LAB_NOBODY);
-		owner.pod = A->pod;
-		cv_table_workload_set(lab.bpf, &A->ip[f], &owner);
 	}
 }
 
@@ -557,85 +357,6 @@ static void test_time_wait_ack(void **state)
 	(void)state;
 	on_both_paths(check_last_ack);
 	assert_true(lab_count(&lab, CV_REASON_LEG_ANSWER) > 0);
-}
-
-/* A leg of the daemon's to B's application, with the address of a client on the wire. */
-static int leg_from(int f, uint16_t port)
-{
-	int leg = foreign_source(B, f, &W->ip[f], port), on = 1;
-
-	if (f == V6)
-		assert_int_equal(setsockopt(leg, IPPROTO_IPV6, IPV6_TRANSPARENT, &on, sizeof(on)),
-				 0);
-	assert_int_equal(cv_table_sk_set_kind(lab.bpf, leg, CV_KIND_DAEMON_LEG), 0);
-	lab_connect_start(leg, &B->ip[f], LAB_PORT);
-	assert_int_equal(lab_connect_end(leg, LAB_WAIT_MS), 0);
-	return leg;
-}
-
-/* The application sees the client's address, and its answers come back to the leg: by route on the
- * fast path, by TC without it. */
-static void test_source_preserving_leg(void **state)
-{
-	static const uint32_t flags[] = { CV_CONTROL_FASTPATH, 0 };
-
-	(void)state;
-	for (int f = 0; f < FAMILIES; f++) {
-		for (uint16_t i = 0; i < CV_ARRAY_SIZE(flags); i++) {
-			_cleanup_close_ int leg = -1, app = -1, tap = lab_tap(W);
-
-			lab_control(&lab, flags[i], false);
-			lab_mark(&lab);
-			leg = leg_from(f, LEG_PORT + i);
-			assert_int_equal(lab_accept(B, LAB_WAIT_MS, &app), LAB_APP);
-			assert_true(lab_is(lab_peer(app), &W->ip[f], LEG_PORT + i));
-			assert_true(lab_talks(leg, app));
-			assert_int_equal(!lab_count(&lab, CV_REASON_REDIRECTED), !!flags[i]);
-			assert_int_equal(lab_tap_count(tap, &B->ip[f]), 0);
-		}
-	}
-}
-
-/* A socket of this machine that is no enrolled pod's dials on the tuple of a leg: the leg's entry
- * stays, and so the SYN does not get past it. */
-static void dial_on_leg(int f, const struct cv_tuple *t)
-{
-	_cleanup_close_ int client = lab_socket(W, family_of(f), SOCK_STREAM);
-	struct cv_attested_entry e;
-
-	assert_int_equal(lab_bind(client, &W->ip[f], ntohs(t->sport)), 0);
-	lab_connect_start(client, &B->ip[f], LAB_PORT);
-	assert_int_equal(lab_connect_end(client, LAB_QUIET_MS), -ETIMEDOUT);
-	assert_int_equal(cv_table_attested_get(lab.bpf, t, &e), 0);
-	assert_int_equal(e.kind, CV_KIND_DAEMON_LEG);
-	assert_int_equal(lab_count(&lab, CV_REASON_TUPLE_STOLEN), 0);
-}
-
-/* The client itself dials on the tuple of a leg: its SYN does not reach the leg's peer. Once the
- * leg is gone the port is free again. */
-static void test_same_port_upstream_leg(void **state)
-{
-	(void)state;
-	for (int f = 0; f < FAMILIES; f++) {
-		_cleanup_close_ int leg = leg_from(f, LEG_PORT + 10), app = -1, got = -1;
-		_cleanup_close_ int client = lab_socket(W, family_of(f), SOCK_STREAM);
-		struct cv_tuple t = tuple(&W->ip[f], LEG_PORT + 10, &B->ip[f], LAB_PORT);
-
-		assert_int_equal(lab_accept(B, LAB_WAIT_MS, &app), LAB_APP);
-		lab_mark(&lab);
-		dial_on_leg(f, &t);
-		assert_true(lab_talks(leg, app));
-		lab_mark(&lab);
-		send_segment(W, &t, TCP_SYN_FLAG, 0);
-		assert_true(lab_counts(&lab, CV_REASON_DAEMON_TUPLE));
-		assert_true(lab_talks(leg, app));
-		cv_sock_abort(&leg);
-		assert_int_equal(lab_read(app, LAB_WAIT_MS), -ECONNRESET);
-		assert_int_equal(lab_bind(client, &W->ip[f], LEG_PORT + 10), 0);
-		lab_connect_start(client, &B->ip[f], LAB_PORT);
-		assert_int_equal(lab_connect_end(client, LAB_WAIT_MS), 0);
-		assert_int_equal(lab_accept(B, LAB_WAIT_MS, &got), LAB_INBOUND);
-	}
 }
 
 /* Puts somebody else's TC program on A's device; false where there is no TCX. */
@@ -750,13 +471,8 @@ int main(void)
 		TEST(test_packet_socket),
 		TEST(test_packet_socket_lies),
 		TEST(test_ipv6_freebind),
-		TEST(test_foreign_cb_flags),
-		TEST(test_stale_tuple),
-		TEST(test_reused_address),
 		TEST(test_rst_of_captured_flow),
 		TEST(test_time_wait_ack),
-		TEST(test_source_preserving_leg),
-		TEST(test_same_port_upstream_leg),
 		TEST(test_neighbour_tcx_program),
 		TEST(test_neighbour_tcx_program_first),
 		TEST(test_forwarded),

@@ -698,3 +698,51 @@ size_t lab_segment(uint8_t *buf, const struct cv_tuple *tuple, uint8_t tcp_flags
 	memset(buf + at + sizeof(tcp), 'p', payload);
 	return at + sizeof(tcp) + payload;
 }
+
+static int drop_flow(uint64_t cookie, const struct cv_flow_entry *flow, void *arg)
+{
+	const struct lab *lab = arg;
+
+	(void)flow;
+	return cv_table_flow_del(lab->bpf, cookie);
+}
+
+static int drop_attested(const struct cv_tuple *tuple, const struct cv_attested_entry *e, void *arg)
+{
+	const struct lab *lab = arg;
+
+	(void)e;
+	return cv_table_attested_del(lab->bpf, tuple);
+}
+
+void lab_forget(struct lab *lab)
+{
+	cv_table_flow_each(lab->bpf, drop_flow, lab);
+	cv_table_attested_each(lab->bpf, drop_attested, lab);
+}
+
+int lab_foreign_socket(const struct lab_host *h, const struct cv_addr *ip, uint16_t port)
+{
+	bool v4 = cv_addr_is_v4(ip);
+	int fd = lab_socket(h, v4 ? AF_INET : AF_INET6, SOCK_STREAM), on = 1;
+
+	/* IPv6 needs no privilege for it; IPv4 does. */
+	if (setsockopt(fd, v4 ? IPPROTO_IP : IPPROTO_IPV6, v4 ? IP_TRANSPARENT : IPV6_FREEBIND, &on,
+		       sizeof(on)))
+		die("a foreign address: %m");
+	if (lab_bind(fd, ip, port))
+		die("a foreign address: port %u is taken", port);
+	return fd;
+}
+
+void lab_send_segment(const struct lab *lab, const struct lab_host *from, const struct cv_tuple *t,
+		      uint8_t tcp_flags, size_t payload)
+{
+	uint8_t buf[LAB_SEGMENT_MAX + 64];
+	size_t len = lab_segment(buf, t, tcp_flags, 12345, payload);
+	int r = lab_send_packet(lab, from, ETH_P_IP, buf, len);
+
+	/* What TC drops is ENOBUFS to the packet socket that sent it. */
+	if (r && r != -ENOBUFS)
+		die("a segment could not be sent: %s", strerror(-r));
+}

@@ -56,6 +56,8 @@ void lab_up(struct lab *lab);
 void lab_down(struct lab *lab);
 /* As after a fresh enrolment: all listeners up, no verdicts, fast path on. */
 void lab_reset(struct lab *lab);
+/* Removes all flow records and attested entries. */
+void lab_forget(struct lab *lab);
 /* Runs a shell script in the host's namespace; 0 or its exit status. */
 int lab_sh(const struct lab_host *h, const char *script);
 
@@ -83,6 +85,9 @@ int lab_connect_end(int fd, int wait_ms);
 /* A connected socket or -errno: connect() from h, given LAB_WAIT_MS. */
 int lab_connect(const struct lab_host *h, const struct cv_addr *ip, uint16_t port);
 int lab_bind(int fd, const struct cv_addr *ip, uint16_t port);
+
+/* A socket that is bound to an address which need not be the host's. */
+int lab_foreign_socket(const struct lab_host *h, const struct cv_addr *ip, uint16_t port);
 
 /* Takes the next connection that any listener of the host got within wait_ms. */
 enum lab_got lab_accept(const struct lab_host *h, int wait_ms, int *ret_fd);
@@ -114,3 +119,6 @@ int lab_send_packet(const struct lab *lab, const struct lab_host *h, uint16_t pr
 size_t lab_segment(uint8_t *buf, const struct cv_tuple *tuple, uint8_t tcp_flags, uint32_t seq,
 		   size_t payload);
 enum { LAB_SEGMENT_MAX = 2 + 40 + 20 };
+/* Sends one from eth0 of a host; that TC drops it is no error. */
+void lab_send_segment(const struct lab *lab, const struct lab_host *from, const struct cv_tuple *t,
+		      uint8_t tcp_flags, size_t payload);

@@ -147,10 +147,12 @@ static void connect_tcp(struct cv_session *s)
 /* ---- decision ---------------------------------------------------------------------------------- */
 
 /* What connect() decided in the kernel: the service that was dialled (the socket may only know the
- * endpoint that took its place) and the endpoint. Returns whether it chose one. */
+ * endpoint that took its place) and the endpoint. Returns whether it chose one. What another pod has
+ * left on the tuple says nothing of this connection. */
 static bool ask_kernel(struct cv_session *s, struct cv_sockaddr *ret_choice)
 {
-	struct cv_bpf *bpf = s->lane->pod->proxy->opts.bpf;
+	const struct cv_proxy_pod *pod = s->lane->pod;
+	struct cv_bpf *bpf = pod->proxy->opts.bpf;
 	const struct cv_tuple tuple = {
 		.src = s->client.ip,
 		.dst = s->dst.ip,
@@ -159,7 +161,7 @@ static bool ask_kernel(struct cv_session *s, struct cv_sockaddr *ret_choice)
 	};
 	struct cv_attested_entry e;
 
-	if (!bpf || cv_table_attested_get(bpf, &tuple, &e))
+	if (!bpf || cv_table_attested_get(bpf, &tuple, &e) || e.src_pod != pod->number)
 		return false;
 	if (!cv_addr_is_zero(&e.vip))
 		s->dst = (struct cv_sockaddr){ e.vip, ntohs(e.vip_port) };
