@@ -62,7 +62,7 @@ DEPS := gcc libc6-dev make pkg-config clang libclang-rt-14-dev clang-format bpft
 	nftables openssl procps python3 python3-cryptography python3-grpcio shellcheck tcpdump \
 	util-linux
 # For the Kubernetes lab alone. Debian's go is old, but it can fetch the one that go.mod asks for.
-DEPS += containernetworking-plugins ipset iptables \
+DEPS += containernetworking-plugins ipset iptables runc \
 	$(if $(shell command -v go),,golang-go)
 
 NO_BUILD := deps k8s-tools demo test test-k8s bench lint format install image clean vmlinux help

@@ -21,6 +21,7 @@ K8S_BIN=$K8S/bin
 : "${K8S_PROXY:=culvert}"
 : "${K8S_PROXY_NAMESPACE:=istio-system}"
 : "${K8S_PATIENCE:=600}"
+: "${K8S_CONTROLLERS:=deployment-controller,replicaset-controller,endpointslice-controller,serviceaccount-controller,root-ca-certificate-publisher-controller,namespace-controller,garbage-collector-controller}"
 K8S_API=10.89.0.1
 export CULVERT_K8S_CACHE
 # What an interrupted run leaves is found by this variable.
@@ -238,7 +239,7 @@ etcd_start()
 		--listen-peer-urls http://127.0.0.1:2380
 }
 
-# api_start: and wait until it is ready
+# api_start [FLAG…]: and wait until it is ready
 api_start()
 {
 	k8s_start apiserver cp "$K8S_BIN/kube-apiserver" --etcd-servers=http://127.0.0.1:2379 \
@@ -249,7 +250,7 @@ api_start()
 		--service-account-key-file="$K8S/pki/sa.pub" \
 		--service-account-signing-key-file="$K8S/pki/sa.key" \
 		--service-cluster-ip-range=10.96.0.0/16,fd10:96::/112 --allow-privileged=true \
-		--endpoint-reconciler-type=lease
+		--endpoint-reconciler-type=lease "$@"
 	wait_for "$K8S_PATIENCE" kapi GET /readyz
 }
 
@@ -284,7 +285,7 @@ controllers_start()
 	k8s_start controllers cp "$K8S_BIN/kube-controller-manager" --kubeconfig="$KUBECONFIG" \
 		--leader-elect=false --use-service-account-credentials=false \
 		--service-account-private-key-file="$K8S/pki/sa.key" --root-ca-file="$K8S/pki/ca.crt" \
-		--controllers=deployment-controller,replicaset-controller,endpointslice-controller,serviceaccount-controller,root-ca-certificate-publisher-controller,namespace-controller,garbage-collector-controller \
+		--controllers="$K8S_CONTROLLERS" \
 		--concurrent-deployment-syncs=2
 }
 

@@ -4,6 +4,8 @@
 # lab.sh: the tests' cluster for a developer's own use.
 #
 #	sh lab.sh up              a cluster of two nodes; K8S_PROXY=ztunnel ZTUNNEL=path for a real ztunnel
+#	sh lab.sh up-node         the cluster of one real node instead
+#	sh lab.sh inside …        a command in the real node: ctr -n k8s.io containers ls
 #	sh lab.sh apps            the pods of the tests (namespaces shop and plain)
 #	sh lab.sh kubectl …       and istioctl …
 #	sh lab.sh node NODE …     a command in the node's network: curl localhost:15000/config_dump
@@ -21,7 +23,14 @@ KEEP=1
 export KEEP
 
 . "${CV_SELFTESTS:-$(dirname "$0")/..}/lib/ktap.sh"
-. "$CV_SELFTESTS/k8s/cluster.sh"
+# The real node's way up says of the lab which of the two it is.
+if [ "${1:-}" = up-node ] || [ -e "$CV_TMP/k8s/node1/kubelet.yaml" ]; then
+	. "$CV_SELFTESTS/k8s/node.sh"
+	lab_missing=node_missing lab_up=node_up lab_down=node_down
+else
+	. "$CV_SELFTESTS/k8s/cluster.sh"
+	lab_missing=cluster_missing lab_up=cluster_up lab_down=cluster_down
+fi
 . "$CV_SELFTESTS/k8s/apps.sh"
 # What KEEP=1 says at the end is for tests.
 trap - EXIT INT TERM HUP
@@ -34,23 +43,24 @@ usage()
 
 up()
 {
-	reason=$(cluster_missing)
+	reason=$($lab_missing)
 	[ -z "$reason" ] || { echo "lab.sh: $reason" >&2; exit 1; }
 	[ ! -e "$K8S" ] || { echo "lab.sh: $LAB is up, or was left by a crash: lab.sh down" >&2; exit 1; }
-	cluster_up || { echo "lab.sh: the cluster did not come up; its logs are in $K8S" >&2; exit 1; }
+	$lab_up || { echo "lab.sh: the cluster did not come up; its logs are in $K8S" >&2; exit 1; }
 	kubectl get nodes
 }
 
 down()
 {
-	cluster_down
+	$lab_down
 	rm -rf "$CV_TMP"
 }
 
 verb=${1:-}
 [ -z "$verb" ] || shift
 case $verb in
-up) up ;;
+up | up-node) up ;;
+inside) node_inside "$@" ;;
 apps) apps_up && kubectl get pods -A ;;
 kubectl) kubectl "$@" ;;
 istioctl) istioctl "$@" ;;

@@ -4,7 +4,8 @@
 # tools.sh: the programs of the Kubernetes lab, built from the modules that go.mod pins.
 #
 #	tools.sh build    build what is missing, one line a program
-#	tools.sh missing  print the names of those that are missing
+#	tools.sh missing  print the names of those of the two-node lab that are missing
+#	tools.sh missing node     and of the one real node
 #	tools.sh link DIR put them into DIR under their plain names
 #	tools.sh path NAME where one of them is
 #
@@ -15,11 +16,9 @@ set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 : "${CULVERT_K8S_CACHE:=/var/cache/culvert/k8s}"
 
-# name:package:module, the ones that everything waits for first
+# name:package:module:folder of the go.mod, the ones that everything waits for first
 tools()
 {
-	k=k8s.io/kubernetes
-	i=istio.io/istio
 	cat <<-END
 		crds.yaml::$i
 		cnitool:github.com/containernetworking/cni/cnitool:github.com/containernetworking/cni
@@ -34,36 +33,58 @@ tools()
 	END
 }
 
-# version MODULE: what go.mod requires
+# What the one real node needs beside these.
+node_tools()
+{
+	c=github.com/containerd/containerd/v2
+	cat <<-END
+		containerd:$c/cmd/containerd:$c:containerd
+		containerd-shim-runc-v2:$c/cmd/containerd-shim-runc-v2:$c:containerd
+		ctr:$c/cmd/ctr:$c:containerd
+		kube-scheduler:$k/cmd/kube-scheduler:$k
+		kubelet:$k/cmd/kubelet:$k
+		kube-proxy:$k/cmd/kube-proxy:$k
+	END
+}
+
+all_tools()
+{
+	tools
+	node_tools
+}
+
+# version MODULE FOLDER: what the go.mod there requires
 version()
 {
-	awk -v module="$1" '$1 == module && $2 ~ /^v/ { print $2; exit }' "$here/go.mod"
+	awk -v module="$1" '$1 == module && $2 ~ /^v/ { print $2; exit }' "$here/$2/go.mod"
 }
 
-# path NAME MODULE
+# path NAME MODULE FOLDER
 path()
 {
-	echo "$CULVERT_K8S_CACHE/$1-$(version "$2")"
+	echo "$CULVERT_K8S_CACHE/$1-$(version "$2" "$3")"
 }
 
-# each COMMAND: run it for every tool, with NAME PACKAGE MODULE
+# each LIST COMMAND: run it for every tool of the list, with NAME PACKAGE MODULE FOLDER
 each()
 {
-	tools | while IFS=: read -r name package module; do
-		"$1" "$name" "$package" "$module" </dev/null || exit
+	k=k8s.io/kubernetes
+	i=istio.io/istio
+	"$1" | while IFS=: read -r name package module folder; do
+		"$2" "$name" "$package" "$module" "$folder" </dev/null || exit
 	done
 }
 
 print_missing()
 {
-	[ -e "$(path "$1" "$3")" ] || echo "$1"
+	[ -e "$(path "$1" "$3" "$4")" ] || echo "$1"
 }
 
-# stamps PACKAGE MODULE: how the program learns its own version
+# stamps MODULE FOLDER: how the program learns its own version
 stamps()
 {
-	v=$(version "$2")
-	case $2 in
+	v=$(version "$1" "$2")
+	case $1 in
 	k8s.io/kubernetes)
 		for p in k8s.io/component-base/version k8s.io/client-go/pkg/version; do
 			minor=${v#v*.}
@@ -71,6 +92,7 @@ stamps()
 		done
 		;;
 	istio.io/istio) echo "-X istio.io/istio/pkg/version.buildVersion=$v" ;;
+	github.com/containerd/containerd/v2) echo "-X $1/version.Version=$v" ;;
 	esac
 }
 
@@ -85,47 +107,52 @@ build_crds()
 	done >"$1"
 }
 
-# build NAME PACKAGE MODULE
+# build NAME PACKAGE MODULE FOLDER
 build()
 {
-	target=$(path "$1" "$3")
+	target=$(path "$1" "$3" "$4")
 	[ ! -e "$target" ] || return 0
 	if [ -z "$2" ]; then
 		build_crds "$target.$$" && mv "$target.$$" "$target"
 		return
 	fi
 	started=$(date +%s)
-	go build -C "$here" -mod=readonly -trimpath -ldflags "-s -w $(stamps "$2" "$3" | tr '\n' ' ')" \
+	go build -C "$here/$4" -mod=readonly -trimpath -ldflags "-s -w $(stamps "$3" "$4" | tr '\n' ' ')" \
 		-o "$target.$$" "$2" || return
 	mv "$target.$$" "$target"
-	echo "built $1 $(version "$3"): $(($(date +%s) - started)) s"
+	echo "built $1 $(version "$3" "$4"): $(($(date +%s) - started)) s"
 }
 
 build_all()
 {
-	[ -n "$(each print_missing)" ] || return 0
+	[ -n "$(each all_tools print_missing)" ] || return 0
 	mkdir -p "$CULVERT_K8S_CACHE"
 	PATH=$(sh "$here/go.sh") || exit
 	export PATH CGO_ENABLED=0
 	exec 9>"$CULVERT_K8S_CACHE/.lock"
 	flock 9
-	each build
+	each all_tools build
 }
 
 link_one()
 {
-	ln -sf "$(path "$1" "$3")" "$link_to/$1"
+	ln -sf "$(path "$1" "$3" "$4")" "$link_to/$1"
 }
 
 print_path()
 {
-	[ "$1" != "$wanted" ] || path "$1" "$3"
+	[ "$1" != "$wanted" ] || path "$1" "$3" "$4"
 }
 
 case ${1:-} in
 build) build_all ;;
-missing) each print_missing ;;
-link) link_to=${2:?tools.sh link DIR} && mkdir -p "$link_to" && each link_one ;;
-path) wanted=${2:?tools.sh path NAME} && each print_path ;;
+missing)
+	case ${2:-} in
+	node) each all_tools print_missing ;;
+	*) each tools print_missing ;;
+	esac
+	;;
+link) link_to=${2:?tools.sh link DIR} && mkdir -p "$link_to" && each all_tools link_one ;;
+path) wanted=${2:?tools.sh path NAME} && each all_tools print_path ;;
 *) sed -n '/^#\t/s/^#\t//p' "$0" >&2 && exit 2 ;;
 esac
