@@ -140,13 +140,13 @@ tick_stop()
 	tick_lives "$1" && k8s_stop "$1" && grep -q 'result=ok' "$K8S/$1.log"
 }
 
-# load NAME POD ADDRESS PORT: a new connection ten times a second until load_stop
+# load NAME POD ADDRESS PORT [SECONDS]: a new connection ten times a second, or every SECONDS, until load_stop
 load()
 {
 	k8s_start "$1" "$(echo "$2" | tr / -)" sh -c 'while :; do
 		"$0" -m echo -n 1000 -w 5000 "$1" "$2"
-		sleep 0.1
-	done' "$CV_TOOLS/tcpcall" "$3" "$4"
+		sleep "$3"
+	done' "$CV_TOOLS/tcpcall" "$3" "$4" "${5:-0.1}"
 }
 
 # load_stop NAME: prints how many connections ended otherwise than well

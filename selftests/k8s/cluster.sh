@@ -22,6 +22,7 @@ K8S_BIN=$K8S/bin
 : "${K8S_PROXY_NAMESPACE:=istio-system}"
 : "${K8S_PATIENCE:=600}"
 : "${K8S_CONTROLLERS:=deployment-controller,replicaset-controller,endpointslice-controller,serviceaccount-controller,root-ca-certificate-publisher-controller,namespace-controller,garbage-collector-controller}"
+: "${K8S_PROXY_ENV:=}" "${K8S_ISTIOD_ENV:=}"
 K8S_API=10.89.0.1
 export CULVERT_K8S_CACHE
 # What an interrupted run leaves is found by this variable.
@@ -294,13 +295,15 @@ api_has_accounts()
 	wait_for "$K8S_PATIENCE" kapi GET /api/v1/namespaces/default/serviceaccounts/default
 }
 
-# istiod_start [VAR=VALUE…]: with more environment
+# istiod_start [VAR=VALUE…]: with more environment, beside that in K8S_ISTIOD_ENV
 istiod_start()
 {
+	# One word a variable.
+	# shellcheck disable=SC2086
 	k8s_start istiod cp env POD_NAMESPACE=istio-system POD_NAME=istiod-0 SERVICE_ACCOUNT=istiod \
 		REVISION=default CLUSTER_ID=Kubernetes PILOT_ENABLE_AMBIENT=true PILOT_CERT_PROVIDER=istiod \
 		CA_TRUSTED_NODE_ACCOUNTS="$K8S_PROXY_NAMESPACE/ztunnel" ISTIOD_CUSTOM_HOST=$K8S_API \
-		VALIDATION_WEBHOOK_CONFIG_NAME= INJECTION_WEBHOOK_CONFIG_NAME= "$@" \
+		VALIDATION_WEBHOOK_CONFIG_NAME= INJECTION_WEBHOOK_CONFIG_NAME= $K8S_ISTIOD_ENV "$@" \
 		"$K8S_BIN/pilot-discovery" discovery --kubeconfig="$KUBECONFIG" --domain cluster.local
 }
 
@@ -383,6 +386,25 @@ proxy_kind()
 	cat "$K8S/$1/proxy.kind" 2>/dev/null || echo "$K8S_PROXY"
 }
 
+# proxy_ns NODE: the network namespace that it is in: the node's, or that of a pod of its own
+proxy_ns()
+{
+	cat "$K8S/$1/proxy.ns" 2>/dev/null || echo "$1"
+}
+
+# proxy_net NODE: make the latter
+proxy_net()
+{
+	[ ! -e "/run/netns/$(run_name "$1-pod")" ] || return 0
+	nr=$(node_number "$1")
+	netns_add "$1-pod" >/dev/null &&
+		ip link add eth0 netns "$(run_name "$1-pod")" type veth peer name proxy netns "$(run_name "$1")" &&
+		node_exec "$1" ip addr add "10.245.$nr.1/24" dev proxy && node_exec "$1" ip link set proxy up &&
+		node_exec "$1-pod" ip addr add "10.245.$nr.2/24" dev eth0 && node_exec "$1-pod" ip link set eth0 up &&
+		node_exec "$1-pod" ip route add default via "10.245.$nr.1" &&
+		cp_exec ip route add "10.245.$nr.0/24" via "$(node_address "$1")"
+}
+
 # proxy_pod NODE: the pod that istiod believes the proxy to be
 proxy_pod()
 {
@@ -403,45 +425,90 @@ proxy_pod()
 		"conditions": [{"type": "Ready", "status": "True"}]}}' >/dev/null
 }
 
-# proxy_files NODE: what a projected volume and a ConfigMap give it
+# proxy_files NODE: what a projected volume and a ConfigMap give it, by rename as a kubelet does
 proxy_files()
 {
 	k8s_files=$K8S/$1/proxy/var/run/secrets
 	mkdir -p "$k8s_files/tokens" "$k8s_files/istio"
 	kubectl create token ztunnel -n "$K8S_PROXY_NAMESPACE" --audience istio-ca --duration 12h \
-		--bound-object-kind Pod --bound-object-name "ztunnel-$1" >"$k8s_files/tokens/istio-token" &&
-		istio_root | jq -er '.data["root-cert.pem"]' >"$k8s_files/istio/root-cert.pem"
+		--bound-object-kind Pod --bound-object-name "ztunnel-$1" >"$k8s_files/token" &&
+		mv "$k8s_files/token" "$k8s_files/tokens/istio-token" &&
+		istio_root | jq -er '.data["root-cert.pem"]' >"$k8s_files/root" &&
+		mv "$k8s_files/root" "$k8s_files/istio/root-cert.pem"
 }
 
-# proxy_start NODE [VAR=VALUE…]: with more environment
+# proxy_start NODE [VAR=VALUE…]: with more environment, beside that in K8S_PROXY_ENV
 proxy_start()
+{
+	proxy_files "$1" && proxy_run "$@"
+}
+
+# proxy_run NODE [VAR=VALUE…]: the same with the files that are there
+proxy_run()
 {
 	k8s_node=$1
 	shift
-	proxy_files "$k8s_node" || return
 	case $(proxy_kind "$k8s_node") in
 	culvert) k8s_program=$CULVERTD ;;
 	*) k8s_program=$ZTUNNEL ;;
 	esac
-	k8s_start "$k8s_node/proxy" "$k8s_node" env -C "$K8S/$k8s_node/proxy" \
+	k8s_ns=$(proxy_ns "$k8s_node")
+	# One word a variable.
+	# shellcheck disable=SC2086
+	k8s_start "$k8s_node/proxy" "$k8s_ns" env -C "$K8S/$k8s_node/proxy" \
 		XDS_ADDRESS=https://$K8S_API:15012 CA_ADDRESS=https://$K8S_API:15012 \
 		ALT_XDS_HOSTNAME=istiod.istio-system.svc ALT_CA_HOSTNAME=istiod.istio-system.svc \
 		NODE_NAME="$k8s_node" POD_NAME="ztunnel-$k8s_node" POD_NAMESPACE="$K8S_PROXY_NAMESPACE" \
 		SERVICE_ACCOUNT=ztunnel INSTANCE_IP="$(node_address "$k8s_node")" PROXY_MODE=shared \
 		ISTIO_META_CLUSTER_ID=Kubernetes INPOD_UDS="$K8S/$k8s_node/run/ztunnel.sock" \
-		CULVERT_RUN_DIR="$K8S/$k8s_node/run/culvert" RUST_LOG="${K8S_PROXY_LOG:-info}" "$@" \
+		CULVERT_RUN_DIR="$K8S/$k8s_node/run/culvert-$k8s_ns" RUST_LOG="${K8S_PROXY_LOG:-info}" $K8S_PROXY_ENV "$@" \
 		"$k8s_program" proxy ztunnel
 }
 
 proxy_ready()
 {
-	node_exec "$1" curl -fsS -m 2 http://127.0.0.1:15021/healthz/ready
+	proxy_exec "$1" curl -fsS -m 2 http://127.0.0.1:15021/healthz/ready
 }
 
 # proxy_dump NODE: its config_dump
 proxy_dump()
 {
-	node_exec "$1" curl -fsS -m 20 http://127.0.0.1:15000/config_dump
+	proxy_exec "$1" curl -fsS -m 20 http://127.0.0.1:15000/config_dump
+}
+
+# proxy_exec NODE COMMAND…: in the network namespace of its proxy
+proxy_exec()
+{
+	k8s_ns=$(proxy_ns "$1")
+	shift
+	node_exec "$k8s_ns" "$@"
+}
+
+# proxy_pods NODE: how many pods the agent has told it
+proxy_pods()
+{
+	proxy_dump "$1" | jq '[.workloadState[] | select(.state == "Up")] | length'
+}
+
+# proxy_has_pods NODE COUNT
+proxy_has_pods()
+{
+	[ "$(proxy_pods "$1")" = "$2" ]
+}
+
+# proxy_replace NODE KIND: as a DaemonSet with maxSurge updates: the new one starts beside the old one, in
+# another network namespace, and the old one is told to end when the new one is ready.
+proxy_replace()
+{
+	k8s_count=$(proxy_pods "$1")
+	case $(proxy_ns "$1") in
+	"$1") proxy_net "$1" && echo "$1-pod" >"$K8S/$1/proxy.ns" ;;
+	*) rm "$K8S/$1/proxy.ns" ;;
+	esac
+	echo "$2" >"$K8S/$1/proxy.kind"
+	mv "$K8S/$1/proxy.pid" "$K8S/$1/proxy-old.pid" && proxy_start "$1" &&
+		wait_for "$K8S_PATIENCE" proxy_ready "$1" &&
+		wait_for "$K8S_PATIENCE" proxy_has_pods "$1" "$k8s_count" && k8s_stop "$1/proxy-old"
 }
 
 # ---- pods ----------------------------------------------------------------------------------------
