@@ -3,7 +3,7 @@
  * Attestation, and the records of the connections that no proxy sees.
  *
  * TCP_CONNECT_CB runs after the local address and port are chosen and before the SYN leaves, so
- * what it writes is there when the SYN arrives. It inserts first and reads the verdict then;
+ * what it writes is there when the SYN arrives. attest() inserts first and reads the verdict then;
  * the daemon writes verdicts first and walks the connections then: no order lets a connection
  * live that policy forbids. Whatever fails here leaves the connection to pod_egress, which
  * captures it. cb_flags and `reply` belong to everybody on the hook: one is ORed, the other left.
@@ -88,27 +88,6 @@ static __noinline void flow_open(const struct cv_tuple *t, const struct cv_attes
 		count(CV_REASON_FLOWS_FULL);
 }
 
-/* The verdict once more, now that the daemon can see the entry. Too late to be direct: the
- * socket has its route, and pod_egress takes its SYN to the daemon. */
-static __always_inline void recheck(const struct cv_tuple *t, struct cv_sk_entry *st,
-				    struct cv_attested_entry *e)
-{
-	struct cv_attested_entry *live;
-
-	if (verdict_is_direct(e->src_pod, e->dst_pod, t->dport))
-		return;
-	count(CV_REASON_VERDICT_CHANGED);
-	st->kind = e->kind = CV_KIND_CAPTURED;
-	st->tier = e->tier = CV_TIER_NONE;
-	st->reason = e->reason = CV_REASON_VERDICT_CHANGED;
-	live = bpf_map_lookup_elem(&cv_attested, t);
-	if (!live || live->cookie != e->cookie)
-		return;
-	live->kind = e->kind;
-	live->tier = e->tier;
-	live->reason = e->reason;
-}
-
 /* What the socket of a pod's application is about to do. False: nothing to attest. */
 static __always_inline bool judge_pod(const struct cv_tuple *t, struct cv_sk_entry *st,
 				      struct cv_attested_entry *e)
@@ -182,10 +161,13 @@ static __always_inline void attest_socket(struct bpf_sock_ops *ctx, const struct
 			st->kind = CV_KIND_CAPTURED;
 		return;
 	}
+	if (st->kind != e.kind) { /* the verdict has changed */
+		st->kind = e.kind;
+		st->tier = e.tier;
+		st->reason = e.reason;
+	}
 	st->flags |= CV_SK_ATTESTED;
 	bpf_sock_ops_cb_flags_set(ctx, ctx->bpf_sock_ops_cb_flags | BPF_SOCK_OPS_STATE_CB_FLAG);
-	if (e.kind == CV_KIND_DIRECT)
-		recheck(t, st, &e);
 	if (e.kind == CV_KIND_DIRECT || e.kind == CV_KIND_PROBE)
 		flow_open(t, &e);
 }

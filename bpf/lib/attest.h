@@ -29,7 +29,7 @@ static __always_inline bool usage_get(__u32 pod)
 }
 
 /* Adds an entry on a tuple that has none; false when it does not fit. */
-static __always_inline bool attest(const struct cv_tuple *t, const struct cv_attested_entry *e)
+static __always_inline bool insert(const struct cv_tuple *t, const struct cv_attested_entry *e)
 {
 	if (!usage_get(e->src_pod))
 		return false;
@@ -37,6 +37,38 @@ static __always_inline bool attest(const struct cv_tuple *t, const struct cv_att
 		return true;
 	usage_put(e->src_pod);
 	return false;
+}
+
+/* The verdict once more, now that the daemon can see the entry. Too late to be direct: the
+ * socket has its route, and pod_egress takes its SYN to the daemon. */
+static __always_inline void recheck(const struct cv_tuple *t, struct cv_attested_entry *e)
+{
+	struct cv_attested_entry *live;
+
+	if (verdict_is_direct(e->src_pod, e->dst_pod, t->dport))
+		return;
+	count(CV_REASON_VERDICT_CHANGED);
+	e->kind = CV_KIND_CAPTURED;
+	e->tier = CV_TIER_NONE;
+	e->reason = CV_REASON_VERDICT_CHANGED;
+	live = bpf_map_lookup_elem(&cv_attested, t);
+	if (!live || live->cookie != e->cookie)
+		return;
+	live->kind = e->kind;
+	live->tier = e->tier;
+	live->reason = e->reason;
+}
+
+/* Attests what was decided, on a tuple that has no entry; false when it does not fit. Inserts first and
+ * reads the verdict then: a direct connection whose verdict has changed meanwhile is captured, and *e
+ * says so. */
+static __always_inline bool attest(const struct cv_tuple *t, struct cv_attested_entry *e)
+{
+	if (!insert(t, e))
+		return false;
+	if (e->kind == CV_KIND_DIRECT)
+		recheck(t, e);
+	return true;
 }
 
 /* May a connect() of this pod (0 = a namespace that is none) remove what its tuple has? An entry of another

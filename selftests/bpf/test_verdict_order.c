@@ -2,9 +2,10 @@
 /*
  * The order that lets no forbidden connection live: node_sockops decides, inserts the attestation
  * and then reads the verdict once more, while the daemon writes the verdict and then walks the
- * attestations. A second thread is that daemon, in a race with connect(): that a verdict changed
- * between decision and insert is seen by the counter `verdict_changed`, which only the second
- * reading moves. See selftests/lib/podlab.h for the topology.
+ * attestations. Once the verdict changes right behind the insert, by progs/order.bpf.c; once a second
+ * thread is that daemon, in a race with connect(): that a verdict changed between decision and insert
+ * is seen by the counter `verdict_changed`, which only the second reading moves. See
+ * selftests/lib/podlab.h for the topology.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -13,12 +14,18 @@
 
 #include <cmocka.h>
 
+#include <arpa/inet.h>
+#include <bpf/bpf.h>
+#include <bpf/libbpf.h>
+#include <linux/types.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
 
+#include "maps/types.h"
+#include "order.skel.h"
 #include "selftests/lib/podlab.h"
 #include "userspace/base/cleanup.h"
 
@@ -69,6 +76,38 @@ static void end(int fd)
 	drain(B);
 }
 
+/* A verdict that changes after the insert, when the daemon's walk may be over already, is noticed. */
+static void test_insert_then_read(void **state)
+{
+	struct order_bpf *skel = order_bpf__open_and_load();
+	struct cv_attested_entry entry, found;
+	bool attested;
+	int r;
+
+	(void)state;
+	assert_non_null(skel);
+	skel->bss->tuple = (struct cv_tuple){ .src = A->ip[0],
+					      .dst = B->ip[0],
+					      .sport = htons(SOURCE_PORT),
+					      .dport = htons(LAB_PORT) };
+	skel->bss->entry = (struct cv_attested_entry){ .cookie = 1,
+						       .src_pod = A->pod,
+						       .dst_pod = B->pod,
+						       .kind = CV_KIND_DIRECT,
+						       .tier = CV_TIER_DIRECT };
+	r = bpf_prog_test_run_opts(bpf_program__fd(skel->progs.run_attest), NULL);
+	attested = skel->bss->attested;
+	entry = skel->bss->entry;
+	found = skel->bss->found;
+	order_bpf__destroy(skel);
+	assert_int_equal(r, 0);
+	assert_true(attested);
+	assert_int_equal(entry.kind, CV_KIND_CAPTURED);
+	assert_int_equal(entry.reason, CV_REASON_VERDICT_CHANGED);
+	assert_int_equal(found.cookie, 1);
+	assert_int_equal(found.kind, CV_KIND_CAPTURED);
+}
+
 static void *change_always(void *arg)
 {
 	(void)arg;
@@ -103,6 +142,7 @@ static void test_verdict_read_again_at_connect(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		TEST(test_insert_then_read),
 		TEST(test_verdict_read_again_at_connect),
 	};
 	int failed;
