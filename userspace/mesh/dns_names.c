@@ -51,7 +51,7 @@ static struct cv_service *choose(const struct question *q, const struct cv_index
 {
 	struct cv_service *canonical = NULL, *preferred = NULL, *first = NULL;
 
-	for (size_t i = 0; e && i < e->n; i++) {
+	for (size_t i = 0; i < e->n; i++) {
 		struct cv_service *svc = e->items[i];
 
 		if (!has_answers(q, svc))
@@ -74,11 +74,12 @@ static struct cv_service *choose(const struct question *q, const struct cv_index
 static bool find_host(struct question *q, const char *host)
 {
 	cv_str known = cv_str_find(host, strlen(host));
+	struct cv_index_entry e;
 
 	if (!known)
 		return false;
-	q->service = choose(q, cv_index_find(&q->store->services_by_host,
-					     &(struct cv_index_key){ .a = known }));
+	cv_index_find(&q->store->services_by_host, &(struct cv_index_key){ .a = known }, &e);
+	q->service = choose(q, &e);
 	cv_str_put(&known);
 	return q->service;
 }

@@ -2,16 +2,17 @@
 /*
  * A hash from a key to a short list of reference-counted objects; readers never wait.
  *
- * Entries are immutable: a change publishes a new entry and frees the old one, with its
- * references, after a grace period. So inside an RCU read section an entry and the objects in
- * it are stable, and a reader takes a reference of its own to keep one longer. One writer.
+ * One flat table with linear probing, since there is an entry for each workload of a mesh: twelve
+ * bytes a slot, and mostly nothing else, because an object knows its own keys. What is taken out
+ * loses its reference after a grace period. So inside an RCU read section objects are stable, and
+ * a reader takes a reference of its own to keep one longer. One writer.
  */
 #pragma once
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <urcu.h>
-#include <urcu/rculfhash.h>
 
 #include "userspace/base/addr.h"
 #include "userspace/base/strs.h"
@@ -23,24 +24,27 @@ struct cv_index_key {
 	uint64_t len; /* of a prefix, plus one; 0 = no prefix */
 };
 
-/* How the index holds an object. */
 struct cv_index_ops {
+	/* How the index holds an object. */
 	void (*ref)(void *object);
 	void (*put)(void *object);
+	/* Has the object this key? NULL: it cannot be asked, and the index keeps the keys itself. */
+	bool (*has)(const void *object, const struct cv_index_key *key);
 };
 
-struct cv_index_entry {
-	struct cds_lfht_node node;
-	struct rcu_head rcu;
-	const struct cv_index_ops *ops;
-	struct cv_index_key key; /* holds references to a and b */
-	size_t n; /* at least 1 */
-	void *items[]; /* in the order in which they came; a replaced one keeps its place */
-};
+struct cv_index_table;
 
 struct cv_index {
-	struct cds_lfht *table;
+	struct cv_index_table *table;
 	const struct cv_index_ops *ops;
+};
+
+/* The objects of a key, as they were when it was looked up; borrowed. */
+struct cv_index_entry {
+	const struct cv_index_key *key; /* NULL unless the index keeps keys */
+	size_t n; /* 0 = no such key */
+	void *const *items; /* in the order in which they came; a replaced one keeps its place */
+	void *one; /* where items points when there is only one */
 };
 
 int cv_index_init(struct cv_index *ix, const struct cv_index_ops *ops);
@@ -54,7 +58,15 @@ void cv_index_change_many(struct cv_index *ix, const struct cv_index_key *key, v
 			  size_t nr_olds, void *const *news, size_t nr_news);
 
 /* Inside an RCU read section, or the writer. */
-const struct cv_index_entry *cv_index_find(const struct cv_index *ix,
-					   const struct cv_index_key *key);
+void cv_index_find(const struct cv_index *ix, const struct cv_index_key *key,
+		   struct cv_index_entry *ret);
 /* First object of the key's entry, NULL = no entry; borrowed. */
 void *cv_index_first(const struct cv_index *ix, const struct cv_index_key *key);
+
+/* Walks all keys inside one RCU read section; what changes meanwhile may be seen or not. */
+struct cv_index_walk {
+	const struct cv_index_table *table;
+	size_t at;
+};
+void cv_index_walk_init(struct cv_index_walk *walk, const struct cv_index *ix);
+bool cv_index_walk_next(struct cv_index_walk *walk, struct cv_index_entry *ret);

@@ -25,7 +25,7 @@ int cv_store_new(struct cv_store **ret, const struct cv_store_opts *opts)
 
 	if (!s)
 		return -ENOMEM;
-	CDS_INIT_LIST_HEAD(&s->dirty);
+	CDS_INIT_LIST_HEAD(&s->touched);
 	cv_store_wait_init(s);
 	s->network = cv_str_new(opts->network);
 	s->node = cv_str_new(opts->node);

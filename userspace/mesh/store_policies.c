@@ -37,7 +37,7 @@ static void put_policy(void *object)
 	cv_policy_put(&p);
 }
 
-static const struct cv_index_ops policy_ops = { ref_policy, put_policy };
+static const struct cv_index_ops policy_ops = { ref_policy, put_policy, NULL };
 
 int cv_store_policies_init(struct cv_store *s)
 {
@@ -65,16 +65,14 @@ struct cv_policy *cv_store_policy_by_key(struct cv_store *s, cv_str key)
 int cv_store_policy_each(struct cv_store *s, int (*fn)(cv_str key, struct cv_policy *p, void *arg),
 			 void *arg)
 {
-	struct cds_lfht_iter iter;
-	struct cv_index_entry *e;
+	struct cv_index_walk walk;
+	struct cv_index_entry e;
 	int r = 0;
 
 	rcu_read_lock();
-	cds_lfht_for_each_entry(s->policies.table, &iter, e, node) {
-		r = fn(e->key.a, e->items[0], arg);
-		if (r)
-			break;
-	}
+	cv_index_walk_init(&walk, &s->policies);
+	while (!r && cv_index_walk_next(&walk, &e))
+		r = fn(e.key->a, e.items[0], arg);
 	rcu_read_unlock();
 	return r;
 }
@@ -88,7 +86,7 @@ static void add_policy(struct cv_policy_set *set, struct cv_policy *p)
 
 static void add_group(struct cv_policy_set *set, const struct cv_index_entry *e)
 {
-	for (size_t i = 0; e && i < e->n; i++)
+	for (size_t i = 0; i < e->n; i++)
 		add_policy(set, e->items[i]);
 }
 
@@ -116,7 +114,7 @@ static void add_listed(struct cv_store *s, const struct cv_workload *w, struct c
 void cv_store_policies_for(struct cv_store *s, const struct cv_workload *w,
 			   struct cv_policy_set *ret)
 {
-	const struct cv_index_entry *global, *ns;
+	struct cv_index_entry global, ns = {};
 	const struct cv_workload *now;
 	size_t room;
 
@@ -125,16 +123,16 @@ void cv_store_policies_for(struct cv_store *s, const struct cv_workload *w,
 	now = cv_store_peek_workload(s, w->uid);
 	if (!now)
 		now = w;
-	global = cv_index_find(&s->policies_by_ns, &(struct cv_index_key){});
-	ns = now->ns ? cv_index_find(&s->policies_by_ns, &(struct cv_index_key){ .a = now->ns }) :
-		       NULL;
-	room = (global ? global->n : 0) + (ns ? ns->n : 0) + now->nr_policies;
+	cv_index_find(&s->policies_by_ns, &(struct cv_index_key){}, &global);
+	if (now->ns)
+		cv_index_find(&s->policies_by_ns, &(struct cv_index_key){ .a = now->ns }, &ns);
+	room = global.n + ns.n + now->nr_policies;
 	if (room) {
 		ret->policies = calloc(room, sizeof(ret->policies[0]));
 		if (!ret->policies)
 			abort();
-		add_group(ret, global);
-		add_group(ret, ns);
+		add_group(ret, &global);
+		add_group(ret, &ns);
 		add_listed(s, now, ret);
 	}
 	rcu_read_unlock();

@@ -3,8 +3,8 @@
  * The store's inside, shared by store*.c and, for look-ups without references, route.c.
  *
  * Two halves. What readers see: indexes, changed by publication only. What the writer alone
- * sees: slots (a service's own resource and who is a member of it) and joins (a workload's
- * memberships), from which the published services are made.
+ * sees: slots (a service's own resource and who is a member of it), from which the published
+ * services are made.
  */
 #pragma once
 
@@ -35,8 +35,7 @@ struct cv_store {
 	atomic_uint_fast64_t version, policy_version;
 	/* The control thread's. */
 	struct cv_index slots; /* namespace, hostname -> struct cv_slot */
-	struct cv_index joins; /* uid -> struct cv_join */
-	struct cds_list_head dirty; /* slots to publish at the end of this apply */
+	struct cds_list_head touched; /* slots to look at at the end of this apply */
 	struct cv_store_change change; /* being collected */
 	size_t change_room;
 	bool policy_lists_changed;
@@ -72,9 +71,9 @@ void cv_store_service_set(struct cv_store *s, struct cv_service *svc); /* takes 
 void cv_store_service_remove(struct cv_store *s, cv_str key);
 /* The source's own resource, without the members that joined it; NULL = none. Borrowed. */
 const struct cv_service *cv_store_service_own(const struct cv_store *s, cv_str key);
-/* The workload of this uid joins the services that it names and leaves those it does not name any
- * more; NULL = leaves all. */
-void cv_store_join(struct cv_store *s, cv_str uid, struct cv_workload *w);
+/* A workload has taken the place of `old` (either NULL = none): it joins the services that it names
+ * and leaves those it does not name any more. */
+void cv_store_join(struct cv_store *s, const struct cv_workload *old, struct cv_workload *new);
 /* Publishes the services whose own resource or members changed. */
 void cv_store_services_publish(struct cv_store *s);
 struct cv_service *cv_store_peek_service(const struct cv_store *s, cv_str ns, cv_str host);

@@ -25,17 +25,41 @@ static void put_service(void *object)
 	cv_service_put(&svc);
 }
 
-static const struct cv_index_ops service_ops = { ref_service, put_service };
+static bool has_name(const void *object, const struct cv_index_key *key)
+{
+	const struct cv_service *svc = object;
+
+	return svc->ns == key->a && svc->hostname == key->b;
+}
+
+static bool has_host(const void *object, const struct cv_index_key *key)
+{
+	return ((const struct cv_service *)object)->hostname == key->a;
+}
+
+static bool has_vip(const void *object, const struct cv_index_key *key)
+{
+	const struct cv_service *svc = object;
+
+	for (size_t i = 0; svc && i < svc->nr_vips; i++)
+		if (svc->vips[i].network == key->a && cv_addr_eq(&svc->vips[i].ip, &key->ip))
+			return true;
+	return false;
+}
+
+static const struct cv_index_ops by_name = { ref_service, put_service, has_name };
+static const struct cv_index_ops by_host = { ref_service, put_service, has_host };
+static const struct cv_index_ops by_vip = { ref_service, put_service, has_vip };
+static const struct cv_index_ops by_cidr = { ref_service, put_service, NULL };
 
 int cv_store_services_init(struct cv_store *s)
 {
-	struct cv_index *const indexes[] = { &s->services, &s->services_by_host,
-					     &s->services_by_vip, &s->services_by_cidr };
 	int r = cv_store_slots_init(s);
 
-	for (size_t i = 0; i < CV_ARRAY_SIZE(indexes) && r == 0; i++)
-		r = cv_index_init(indexes[i], &service_ops);
-	return r;
+	r = r ? r : cv_index_init(&s->services, &by_name);
+	r = r ? r : cv_index_init(&s->services_by_host, &by_host);
+	r = r ? r : cv_index_init(&s->services_by_vip, &by_vip);
+	return r ? r : cv_index_init(&s->services_by_cidr, &by_cidr);
 }
 
 void cv_store_services_fini(struct cv_store *s)
@@ -56,12 +80,15 @@ struct cv_service *cv_store_peek_service(const struct cv_store *s, cv_str ns, cv
 
 /* The service that a client's namespace means: its own, else the canonical one (the last of
  * them), else the first; only visible ones. Without a namespace all are visible. */
-static struct cv_service *pick_service(const struct cv_index_entry *e, cv_str client_ns)
+static struct cv_service *pick_service(const struct cv_index *ix, const struct cv_index_key *key,
+				       cv_str client_ns)
 {
 	struct cv_service *canonical = NULL, *first = NULL;
+	struct cv_index_entry e;
 
-	for (size_t i = 0; e && i < e->n; i++) {
-		struct cv_service *svc = e->items[i];
+	cv_index_find(ix, key, &e);
+	for (size_t i = 0; i < e.n; i++) {
+		struct cv_service *svc = e.items[i];
 
 		if (client_ns && svc->ns == client_ns)
 			return svc;
@@ -78,9 +105,7 @@ static struct cv_service *pick_service(const struct cv_index_entry *e, cv_str cl
 struct cv_service *cv_store_peek_best_by_host(const struct cv_store *s, cv_str client_ns,
 					      cv_str host)
 {
-	return pick_service(cv_index_find(&s->services_by_host,
-					  &(struct cv_index_key){ .a = host }),
-			    client_ns);
+	return pick_service(&s->services_by_host, &(struct cv_index_key){ .a = host }, client_ns);
 }
 
 static unsigned max_length(const struct cv_addr *ip)
@@ -117,7 +142,7 @@ static struct cv_service *peek_cidr(const struct cv_store *s, cv_str client_ns, 
 		if (!atomic_load_explicit(&lengths[len], memory_order_relaxed))
 			continue;
 		key = cidr_key(network, vip, (unsigned)len);
-		svc = pick_service(cv_index_find(&s->services_by_cidr, &key), client_ns);
+		svc = pick_service(&s->services_by_cidr, &key, client_ns);
 		if (svc && client_ns && svc->ns == client_ns)
 			return svc;
 		if (!best)
@@ -130,7 +155,7 @@ struct cv_service *cv_store_peek_vip(const struct cv_store *s, cv_str client_ns,
 				     const struct cv_addr *vip)
 {
 	struct cv_index_key key = { .a = network, .ip = *vip };
-	struct cv_service *svc = pick_service(cv_index_find(&s->services_by_vip, &key), client_ns);
+	struct cv_service *svc = pick_service(&s->services_by_vip, &key, client_ns);
 
 	return svc ? svc : peek_cidr(s, client_ns, network, vip);
 }
@@ -169,14 +194,15 @@ struct cv_service *cv_store_service_by_vip(struct cv_store *s, cv_str client_ns,
 size_t cv_store_services_at_vip(struct cv_store *s, cv_str network, const struct cv_addr *vip,
 				struct cv_service **ret, size_t max)
 {
-	const struct cv_index_entry *e;
-	size_t n = 0;
+	struct cv_index_key key = { .a = network, .ip = *vip };
+	struct cv_index_entry e;
+	size_t n;
 
 	rcu_read_lock();
-	e = cv_index_find(&s->services_by_vip, &(struct cv_index_key){ .a = network, .ip = *vip });
-	for (; e && n < e->n; n++)
+	cv_index_find(&s->services_by_vip, &key, &e);
+	for (n = 0; n < e.n; n++)
 		if (n < max)
-			ret[n] = cv_service_ref(e->items[n]);
+			ret[n] = cv_service_ref(e.items[n]);
 	rcu_read_unlock();
 	return n;
 }
@@ -184,29 +210,19 @@ size_t cv_store_services_at_vip(struct cv_store *s, cv_str network, const struct
 int cv_store_service_each(struct cv_store *s, int (*fn)(struct cv_service *svc, void *arg),
 			  void *arg)
 {
-	struct cds_lfht_iter iter;
-	struct cv_index_entry *e;
+	struct cv_index_walk walk;
+	struct cv_index_entry e;
 	int r = 0;
 
 	rcu_read_lock();
-	cds_lfht_for_each_entry(s->services.table, &iter, e, node) {
-		r = fn(e->items[0], arg);
-		if (r)
-			break;
-	}
+	cv_index_walk_init(&walk, &s->services);
+	while (!r && cv_index_walk_next(&walk, &e))
+		r = fn(e.items[0], arg);
 	rcu_read_unlock();
 	return r;
 }
 
 /* ---- publication ---- */
-
-static bool has_vip(const struct cv_service *svc, const struct cv_network_addr *vip)
-{
-	for (size_t i = 0; svc && i < svc->nr_vips; i++)
-		if (svc->vips[i].network == vip->network && cv_addr_eq(&svc->vips[i].ip, &vip->ip))
-			return true;
-	return false;
-}
 
 static bool has_cidr(const struct cv_service *svc, const struct cv_index_key *key)
 {
@@ -228,9 +244,9 @@ static void index_vips(struct cv_store *s, struct cv_service *at, struct cv_serv
 		const struct cv_network_addr *vip = &at->vips[i];
 		struct cv_index_key key = { .a = vip->network, .ip = vip->ip };
 
-		if (at == old || !has_vip(old, vip))
+		if (at == old || !has_vip(old, &key))
 			cv_index_change(&s->services_by_vip, &key, old,
-					has_vip(new, vip) ? new : NULL);
+					has_vip(new, &key) ? new : NULL);
 	}
 }
 
@@ -259,12 +275,12 @@ static void index_cidrs(struct cv_store *s, struct cv_service *at, struct cv_ser
 void cv_store_service_publish(struct cv_store *s, cv_str ns, cv_str host, struct cv_service *new)
 {
 	struct cv_service *old = cv_store_service_by_host(s, ns, host);
-	struct cv_index_key name = { .a = ns, .b = host }, by_host = { .a = host };
+	struct cv_index_key name = { .a = ns, .b = host }, host_key = { .a = host };
 
 	if (!old && !new)
 		return;
 	cv_index_change(&s->services, &name, old, new);
-	cv_index_change(&s->services_by_host, &by_host, old, new);
+	cv_index_change(&s->services_by_host, &host_key, old, new);
 	index_vips(s, old, old, new);
 	index_vips(s, new, old, new);
 	count_length(s, new, 1);

@@ -2,9 +2,10 @@
 /*
  * What services are made of: slots, and the workloads that join them. Control thread only.
  *
- * A join holds one member per membership of its workload; the members of a slot are linked, so
- * a workload joins and leaves in time proportional to its own memberships, and a service is
- * rebuilt once per batch however many of its members changed.
+ * A slot lists its members, sorted by uid, in one array: there is an entry for each membership of
+ * the mesh. A workload that joins is appended, one that leaves is only told of; at the end of the
+ * batch each slot that was touched drops the members that are no longer, sorts the rest, and is
+ * published once if an endpoint of it changed, however many did.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -14,27 +15,17 @@
 #include "userspace/mesh/store_slots.h"
 
 struct slot {
-	cv_str ns, host; /* the index entry's */
+	cv_str ns, host;
 	struct cv_service *own; /* the source's resource, NULL = not known */
-	struct cds_list_head members; /* struct member.link */
-	struct cds_list_head dirty; /* in the store's dirty list, or empty */
-};
-
-struct member {
-	struct cds_list_head link;
-	struct slot *slot;
-	const struct join *join;
-	const struct cv_membership *membership; /* in join->workload */
-};
-
-struct join {
-	struct cv_workload *workload; /* a reference */
-	struct member members[]; /* one per workload->services */
+	struct cv_workload **members; /* references */
+	uint32_t nr_members, room;
+	bool publish; /* of a touched one: what is published changes */
+	struct cds_list_head touched; /* in the store's list, or empty */
 };
 
 static void no_ref(void *object)
 {
-	(void)object; /* slots and joins are in one index entry each, which owns them */
+	(void)object; /* a slot is in one index entry, which owns it */
 }
 
 static void free_slot(void *object)
@@ -42,30 +33,30 @@ static void free_slot(void *object)
 	struct slot *slot = object;
 
 	cv_service_put(&slot->own);
+	for (size_t i = 0; i < slot->nr_members; i++)
+		cv_workload_put(&slot->members[i]);
+	free(slot->members);
+	cv_str_put(&slot->ns);
+	cv_str_put(&slot->host);
 	free(slot);
 }
 
-static void free_join(void *object)
+static bool has_name(const void *object, const struct cv_index_key *key)
 {
-	struct join *join = object;
+	const struct slot *slot = object;
 
-	cv_workload_put(&join->workload);
-	free(join);
+	return slot->ns == key->a && slot->host == key->b;
 }
 
-static const struct cv_index_ops slot_ops = { no_ref, free_slot };
-static const struct cv_index_ops join_ops = { no_ref, free_join };
+static const struct cv_index_ops slot_ops = { no_ref, free_slot, has_name };
 
 int cv_store_slots_init(struct cv_store *s)
 {
-	int r = cv_index_init(&s->slots, &slot_ops);
-
-	return r < 0 ? r : cv_index_init(&s->joins, &join_ops);
+	return cv_index_init(&s->slots, &slot_ops);
 }
 
 void cv_store_slots_fini(struct cv_store *s)
 {
-	cv_index_fini(&s->joins);
 	cv_index_fini(&s->slots);
 }
 
@@ -79,18 +70,18 @@ static struct slot *get_slot(struct cv_store *s, cv_str ns, cv_str host)
 	slot = calloc(1, sizeof(*slot));
 	if (!slot)
 		abort();
-	CDS_INIT_LIST_HEAD(&slot->members);
-	CDS_INIT_LIST_HEAD(&slot->dirty);
-	slot->ns = ns;
-	slot->host = host;
+	CDS_INIT_LIST_HEAD(&slot->touched);
+	slot->ns = cv_str_ref(ns);
+	slot->host = cv_str_ref(host);
 	cv_index_change(&s->slots, &key, NULL, slot);
 	return slot;
 }
 
-static void set_dirty(struct cv_store *s, struct slot *slot)
+static void touch(struct cv_store *s, struct slot *slot, bool publish)
 {
-	if (cds_list_empty(&slot->dirty))
-		cds_list_add_tail(&slot->dirty, &s->dirty);
+	slot->publish |= publish;
+	if (cds_list_empty(&slot->touched))
+		cds_list_add_tail(&slot->touched, &s->touched);
 }
 
 /* ---- joining ---- */
@@ -112,52 +103,84 @@ static const struct cv_membership *find_membership(const struct cv_workload *w,
 	return NULL;
 }
 
-/* Takes the old join's members out; slots whose endpoint stays as it was are not dirty. */
-static void leave_slots(struct cv_store *s, struct join *old, const struct cv_workload *new)
+static void add_member(struct slot *slot, struct cv_workload *w)
 {
-	for (size_t i = 0; i < old->workload->nr_services; i++) {
-		struct member *m = &old->members[i];
-		const struct cv_membership *now = find_membership(new, m->slot);
-
-		cds_list_del(&m->link);
-		if (!now || !is_same_endpoint(old->workload, m->membership, new, now))
-			set_dirty(s, m->slot);
+	if (slot->nr_members == slot->room) {
+		slot->room += slot->room / 2 + 4;
+		slot->members = reallocarray(slot->members, slot->room, sizeof(*slot->members));
+		if (!slot->members)
+			abort(); /* as the objects themselves */
 	}
+	slot->members[slot->nr_members++] = cv_workload_ref(w);
 }
 
-static struct join *new_join(struct cv_store *s, struct cv_workload *w,
-			     const struct cv_workload *old)
+static void join(struct cv_store *s, struct cv_workload *w, const struct cv_membership *ms,
+		 const struct cv_workload *old)
 {
-	struct join *join = calloc(1, sizeof(*join) + w->nr_services * sizeof(join->members[0]));
+	struct slot *slot = get_slot(s, ms->service.ns, ms->service.host);
+	const struct cv_membership *was = find_membership(old, slot);
 
-	if (!join)
-		abort();
-	join->workload = cv_workload_ref(w);
-	for (size_t i = 0; i < w->nr_services; i++) {
-		const struct cv_membership *ms = &w->services[i];
-		struct member *m = &join->members[i];
-
-		m->slot = get_slot(s, ms->service.ns, ms->service.host);
-		m->join = join;
-		m->membership = ms;
-		cds_list_add_tail(&m->link, &m->slot->members);
-		if (!find_membership(old, m->slot))
-			set_dirty(s, m->slot);
-	}
-	return join;
+	add_member(slot, w);
+	touch(s, slot, !was || !is_same_endpoint(old, was, w, ms));
 }
 
-void cv_store_join(struct cv_store *s, cv_str uid, struct cv_workload *w)
+void cv_store_join(struct cv_store *s, const struct cv_workload *old, struct cv_workload *new)
 {
-	struct cv_index_key key = { .a = uid };
-	struct join *old = cv_index_first(&s->joins, &key), *new = NULL;
+	size_t nr_left = old ? old->nr_services : 0, nr_joined = new ? new->nr_services : 0;
 
-	if (old)
-		leave_slots(s, old, w);
-	if (w && w->nr_services)
-		new = new_join(s, w, old ? old->workload : NULL);
-	if (old || new)
-		cv_index_change(&s->joins, &key, old, new);
+	if (old == new)
+		return;
+	for (size_t i = 0; i < nr_left; i++) {
+		const struct cv_ns_host *name = &old->services[i].service;
+		struct slot *slot = get_slot(s, name->ns, name->host);
+
+		touch(s, slot, !find_membership(new, slot));
+	}
+	for (size_t i = 0; i < nr_joined; i++)
+		join(s, new, &new->services[i], old);
+}
+
+/* ---- members ---- */
+
+static int compare_members(const void *a, const void *b)
+{
+	const struct cv_workload *const *wa = a, *const *wb = b;
+
+	return strcmp(cv_str_text((*wa)->uid), cv_str_text((*wb)->uid));
+}
+
+/* Keeps the members that are the workload of their uid, each once. */
+static void drop_old_members(struct cv_store *s, struct slot *slot)
+{
+	size_t kept = 0;
+
+	if (slot->nr_members)
+		qsort(slot->members, slot->nr_members, sizeof(*slot->members), compare_members);
+	for (size_t i = 0; i < slot->nr_members; i++) {
+		struct cv_workload *w = slot->members[i];
+
+		if (cv_store_peek_workload(s, w->uid) == w && find_membership(w, slot) &&
+		    (!kept || slot->members[kept - 1] != w))
+			slot->members[kept++] = w;
+		else
+			cv_workload_put(&w);
+	}
+	slot->nr_members = (uint32_t)kept;
+}
+
+/* Between batches a slot has no more room than it needs. */
+static void trim_members(struct slot *slot)
+{
+	struct cv_workload **fit;
+
+	if (!slot->nr_members) {
+		free(slot->members);
+		slot->members = NULL;
+	} else if (slot->room > slot->nr_members) {
+		fit = realloc(slot->members, slot->nr_members * sizeof(*fit)); /* NOLINT */
+		slot->members = fit ? fit : slot->members;
+	}
+	slot->room = slot->nr_members;
 }
 
 /* ---- the published service ---- */
@@ -178,20 +201,10 @@ static int compare_sources(const void *a, const void *b)
 	return r ? r : (int)sb->member - (int)sa->member;
 }
 
-static size_t count_sources(const struct slot *slot)
-{
-	struct cds_list_head *pos;
-	size_t n = slot->own->nr_endpoints;
-
-	cds_list_for_each(pos, &slot->members) n++;
-	return n;
-}
-
 static struct source *collect_sources(const struct slot *slot, size_t *ret_n)
 {
 	const struct cv_service *own = slot->own;
-	struct source *sources = calloc(count_sources(slot) + 1, sizeof(*sources));
-	struct member *m;
+	struct source *sources = calloc(own->nr_endpoints + slot->nr_members + 1, sizeof(*sources));
 	size_t n = 0;
 
 	if (!sources)
@@ -200,10 +213,14 @@ static struct source *collect_sources(const struct slot *slot, size_t *ret_n)
 		sources[n++] = (struct source){ own->endpoints[i].workload_uid,
 						&own->endpoints[i].ports, own->endpoints[i].status,
 						false };
-	cds_list_for_each_entry(m, &slot->members, link)
-		sources[n++] = (struct source){ m->join->workload->uid, &m->membership->ports,
-						m->join->workload->status, true };
-	qsort(sources, n, sizeof(*sources), compare_sources);
+	for (size_t i = 0; i < slot->nr_members; i++) {
+		const struct cv_workload *w = slot->members[i];
+
+		sources[n++] = (struct source){ w->uid, &find_membership(w, slot)->ports, w->status,
+						true };
+	}
+	if (own->nr_endpoints)
+		qsort(sources, n, sizeof(*sources), compare_sources);
 	*ret_n = n;
 	return sources;
 }
@@ -248,7 +265,7 @@ static void publish_slot(struct cv_store *s, struct slot *slot)
 		cv_str_put(&name);
 	}
 	cv_service_put(&svc);
-	if (!slot->own && cds_list_empty(&slot->members))
+	if (!slot->own && !slot->nr_members)
 		cv_index_change(&s->slots, &(struct cv_index_key){ .a = slot->ns, .b = slot->host },
 				slot, NULL);
 }
@@ -257,10 +274,16 @@ void cv_store_services_publish(struct cv_store *s)
 {
 	struct slot *slot, *next;
 
-	cds_list_for_each_entry_safe(slot, next, &s->dirty, dirty) {
-		cds_list_del(&slot->dirty);
-		CDS_INIT_LIST_HEAD(&slot->dirty);
-		publish_slot(s, slot);
+	cds_list_for_each_entry_safe(slot, next, &s->touched, touched) {
+		bool publish = slot->publish;
+
+		cds_list_del(&slot->touched);
+		CDS_INIT_LIST_HEAD(&slot->touched);
+		slot->publish = false;
+		drop_old_members(s, slot);
+		trim_members(slot);
+		if (publish)
+			publish_slot(s, slot);
 	}
 }
 
@@ -272,7 +295,7 @@ void cv_store_service_set(struct cv_store *s, struct cv_service *svc)
 
 	cv_service_put(&slot->own);
 	slot->own = svc;
-	set_dirty(s, slot);
+	touch(s, slot, true);
 }
 
 /* The slot of "namespace/hostname", NULL = none. */
@@ -299,7 +322,7 @@ void cv_store_service_remove(struct cv_store *s, cv_str key)
 	if (!slot || !slot->own)
 		return;
 	cv_service_put(&slot->own);
-	set_dirty(s, slot);
+	touch(s, slot, true);
 }
 
 const struct cv_service *cv_store_service_own(const struct cv_store *s, cv_str key)
@@ -314,25 +337,21 @@ int cv_store_staged_each(struct cv_store *s,
 				   const struct cv_service_endpoint *e, void *arg),
 			 void *arg)
 {
-	struct cds_lfht_iter iter;
-	struct cv_index_entry *e;
-	struct slot *slot;
-	struct member *m;
+	struct cv_index_walk walk;
+	struct cv_index_entry e;
 	int r = 0;
 
 	rcu_read_lock();
-	cds_lfht_for_each_entry(s->slots.table, &iter, e, node) {
-		slot = e->items[0];
-		if (slot->own || r)
-			continue;
-		cds_list_for_each_entry(m, &slot->members, link) {
-			r = fn(&m->membership->service,
-			       &(struct cv_service_endpoint){ m->join->workload->uid,
-							      m->membership->ports,
-							      m->join->workload->status },
-			       arg);
-			if (r)
-				break;
+	cv_index_walk_init(&walk, &s->slots);
+	while (!r && cv_index_walk_next(&walk, &e)) {
+		const struct slot *slot = e.items[0];
+
+		for (size_t i = 0; i < slot->nr_members && !slot->own && !r; i++) {
+			const struct cv_workload *w = slot->members[i];
+			const struct cv_membership *m = find_membership(w, slot);
+
+			r = fn(&m->service,
+			       &(struct cv_service_endpoint){ w->uid, m->ports, w->status }, arg);
 		}
 	}
 	rcu_read_unlock();

@@ -21,17 +21,49 @@ static void put_workload(void *object)
 	cv_workload_put(&w);
 }
 
-static const struct cv_index_ops workload_ops = { ref_workload, put_workload };
+static bool has_uid(const void *object, const struct cv_index_key *key)
+{
+	return ((const struct cv_workload *)object)->uid == key->a;
+}
+
+static bool has_addr(const void *object, const struct cv_index_key *key)
+{
+	const struct cv_workload *w = object;
+
+	if (!w || w->network_mode == CV_NETWORK_HOST || w->network != key->a)
+		return false;
+	for (size_t i = 0; i < w->nr_ips; i++)
+		if (cv_addr_eq(&w->ips[i], &key->ip))
+			return true;
+	return false;
+}
+
+static bool has_name(const void *object, const struct cv_index_key *key)
+{
+	const struct cv_workload *w = object;
+
+	return w->ns == key->a && w->name == key->b;
+}
+
+static bool has_host(const void *object, const struct cv_index_key *key)
+{
+	const struct cv_workload *w = object;
+
+	return w->ns == key->a && w->hostname == key->b;
+}
+
+static const struct cv_index_ops by_uid = { ref_workload, put_workload, has_uid };
+static const struct cv_index_ops by_addr = { ref_workload, put_workload, has_addr };
+static const struct cv_index_ops by_name = { ref_workload, put_workload, has_name };
+static const struct cv_index_ops by_host = { ref_workload, put_workload, has_host };
 
 int cv_store_workloads_init(struct cv_store *s)
 {
-	struct cv_index *const indexes[] = { &s->workloads, &s->workloads_by_addr,
-					     &s->workloads_local, &s->workloads_by_host };
-	int r = 0;
+	int r = cv_index_init(&s->workloads, &by_uid);
 
-	for (size_t i = 0; i < sizeof(indexes) / sizeof(indexes[0]) && r == 0; i++)
-		r = cv_index_init(indexes[i], &workload_ops);
-	return r;
+	r = r ? r : cv_index_init(&s->workloads_by_addr, &by_addr);
+	r = r ? r : cv_index_init(&s->workloads_local, &by_name);
+	return r ? r : cv_index_init(&s->workloads_by_host, &by_host);
 }
 
 void cv_store_workloads_fini(struct cv_store *s)
@@ -61,13 +93,14 @@ static int address_rank(const struct cv_workload *w)
 struct cv_workload *cv_store_peek_addr(const struct cv_store *s, cv_str network,
 				       const struct cv_addr *ip)
 {
-	const struct cv_index_entry *e;
+	struct cv_index_key key = { .a = network, .ip = *ip };
 	struct cv_workload *best = NULL;
+	struct cv_index_entry e;
 
-	e = cv_index_find(&s->workloads_by_addr, &(struct cv_index_key){ .a = network, .ip = *ip });
-	for (size_t i = 0; e && i < e->n; i++)
-		if (!best || address_rank(e->items[i]) >= address_rank(best))
-			best = e->items[i];
+	cv_index_find(&s->workloads_by_addr, &key, &e);
+	for (size_t i = 0; i < e.n; i++)
+		if (!best || address_rank(e.items[i]) >= address_rank(best))
+			best = e.items[i];
 	return best;
 }
 
@@ -111,13 +144,13 @@ struct cv_workload *cv_store_workload_local(struct cv_store *s, const char *ns, 
 					    const char *name)
 {
 	struct cv_index_key key = { .a = cv_str_new(ns), .b = cv_str_new(name) };
-	const struct cv_index_entry *e;
 	struct cv_workload *w, *found = NULL;
+	struct cv_index_entry e;
 
 	rcu_read_lock();
-	e = cv_index_find(&s->workloads_local, &key);
-	for (size_t i = 0; e && i < e->n && !found; i++) {
-		w = e->items[i];
+	cv_index_find(&s->workloads_local, &key, &e);
+	for (size_t i = 0; i < e.n && !found; i++) {
+		w = e.items[i];
 		if (!sa || !strcmp(cv_str_text(w->service_account), sa))
 			found = cv_workload_ref(w);
 	}
@@ -130,16 +163,14 @@ struct cv_workload *cv_store_workload_local(struct cv_store *s, const char *ns, 
 int cv_store_workload_each(struct cv_store *s, int (*fn)(struct cv_workload *w, void *arg),
 			   void *arg)
 {
-	struct cds_lfht_iter iter;
-	struct cv_index_entry *e;
+	struct cv_index_walk walk;
+	struct cv_index_entry e;
 	int r = 0;
 
 	rcu_read_lock();
-	cds_lfht_for_each_entry(s->workloads.table, &iter, e, node) {
-		r = fn(e->items[0], arg);
-		if (r)
-			break;
-	}
+	cv_index_walk_init(&walk, &s->workloads);
+	while (!r && cv_index_walk_next(&walk, &e))
+		r = fn(e.items[0], arg);
 	rcu_read_unlock();
 	return r;
 }
@@ -151,23 +182,13 @@ static bool is_local(const struct cv_store *s, const struct cv_workload *w)
 	return w && (!s->node || w->node == s->node);
 }
 
-static bool has_addr(const struct cv_workload *w, cv_str network, const struct cv_addr *ip)
-{
-	if (!w || w->network_mode == CV_NETWORK_HOST || w->network != network)
-		return false;
-	for (size_t i = 0; i < w->nr_ips; i++)
-		if (cv_addr_eq(&w->ips[i], ip))
-			return true;
-	return false;
-}
-
 /* `new` takes the place of `old` at each of `at`'s addresses, where each of them is. */
 static void index_addrs(struct cv_store *s, struct cv_workload *at, struct cv_workload *old,
 			struct cv_workload *new)
 {
 	for (size_t i = 0; at && i < at->nr_ips; i++) {
 		struct cv_index_key key = { .a = at->network, .ip = at->ips[i] };
-		bool had = has_addr(old, key.a, &key.ip), has = has_addr(new, key.a, &key.ip);
+		bool had = has_addr(old, &key), has = has_addr(new, &key);
 
 		if ((had && at == old) || (has && !had))
 			cv_index_change(&s->workloads_by_addr, &key, had ? old : NULL,
@@ -221,7 +242,7 @@ static void replace_workload(struct cv_store *s, cv_str uid, struct cv_workload 
 		   is_local(s, new) ? new : NULL);
 	index_name(&s->workloads_by_host, &old_host, old_host.b ? old : NULL, &new_host,
 		   new_host.b ? new : NULL);
-	cv_store_join(s, uid, new);
+	cv_store_join(s, old, new);
 	/* Those of other nodes are judged there. */
 	if (is_local(s, old) || is_local(s, new))
 		s->policy_lists_changed |= policy_lists_differ(old, new);
