@@ -44,8 +44,7 @@ bool attested = false; /* it fitted */
 SEC("syscall")
 int run_attest(void *ctx)
 {
-	const struct cv_verdict_entry allow = { .answer = CV_ANSWER_ALLOW,
-						.tier = CV_TIER_DIRECT };
+	const struct cv_verdict_entry allow = { .answer = CV_ANSWER_ALLOW, .tier = CV_TIER_DIRECT };
 	struct cv_attested_entry e = entry, *live;
 	struct cv_tuple t = tuple;
 	struct cv_verdict_key key = verdict_of(&t, &e);
