@@ -77,6 +77,12 @@ service()
 	END
 }
 
+# placed: manifests as this cluster wants them; node.sh's wants them otherwise
+placed()
+{
+	cat
+}
+
 apps_up()
 {
 	namespace shop "istio.io/dataplane-mode: ambient" && namespace plain &&
@@ -90,7 +96,7 @@ apps_up()
 			service shop near app near
 			service shop far app far
 			service shop peers role echo "clusterIP: None"
-		} | kapply && pods_ready shop && pods_ready plain && wait_for "$K8S_PATIENCE" apps_known
+		} | placed | kapply && pods_ready shop && pods_ready plain && wait_for "$K8S_PATIENCE" apps_known
 }
 
 # apps_known: both proxies know the pods of shop as pods that speak HBONE

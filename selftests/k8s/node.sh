@@ -309,9 +309,9 @@ rolled_out()
 
 # ---- pods ----------------------------------------------------------------------------------------
 
-# in_image: manifests of apps.sh and bookinfo.sh, which name programs of this machine and two nodes, as ones
-# of this node's image; programs without a path to them are found in it
-in_image()
+# placed: manifests of apps.sh and bookinfo.sh, which name programs of this machine and two nodes, as ones
+# of this node's image
+placed()
 {
 	sed "s|image: lab\\>|image: $NODE_HUB/apps:lab|; s|$CV_TOOLS/|/usr/local/bin/|g; s|$BOOKINFO|$NODE_BOOKINFO|; s|nodeName: node2|nodeName: node1|"
 }
@@ -329,6 +329,12 @@ proxy_pod()
 {
 	kapi GET "/api/v1/namespaces/$K8S_PROXY_NAMESPACE/pods?labelSelector=app%3Dztunnel" |
 		jq -er '[.items[] | select(.metadata.deletionTimestamp == null)][0].metadata.name'
+}
+
+proxy_exec()
+{
+	shift
+	nsenter -t "$(container_pids "$K8S_PROXY_NAMESPACE/$(proxy_pod)" | head -n 1)" -n "$@"
 }
 
 # table WHAT: istioctl's, live: through the API server and kubelet from the proxy's admin port
@@ -427,4 +433,15 @@ tick_pod()
 tick_pod_lives()
 {
 	[ "$(kapi GET "/api/v1/namespaces/shop/pods/$1" | jq -r .status.phase)" = Running ]
+}
+
+# node_traces: what a node that is gone has left on this machine
+node_traces()
+{
+	grep "cv-$CV_RUN\|$K8S" /proc/self/mountinfo
+	find /run/netns /sys/fs/cgroup /sys/fs/cgroup/* -maxdepth 1 -name "cv-$CV_RUN*"
+	for k8s_save in iptables-save iptables-legacy-save; do
+		$k8s_save 2>/dev/null | grep -E '^:(ISTIO|KUBE)'
+	done
+	nft list tables 2>/dev/null | grep kube-proxy
 }

@@ -18,11 +18,11 @@ set -u
 
 reason=$(node_missing)
 [ -z "$reason" ] || skip_all "$reason"
-plan 27
+plan 32
 
 bookinfo()
 {
-	namespace bookinfo && bookinfo_manifests | in_image | kapply
+	namespace bookinfo && bookinfo_manifests | placed | kapply
 }
 
 # title: of the page, as the documentation has it asked for
@@ -67,7 +67,7 @@ curl_out()
 
 shop()
 {
-	namespace shop "istio.io/dataplane-mode: ambient" && app shop echo node1 | in_image | kapply &&
+	namespace shop "istio.io/dataplane-mode: ambient" && app shop echo node1 | placed | kapply &&
 		pods_ready shop && tick_pod open "$(pod_ip shop/echo)" 7000
 }
 
@@ -124,7 +124,14 @@ resident()
 	awk '/^VmRSS/ { print $2 }' "/proc/$(container_pids "$K8S_PROXY_NAMESPACE/$(proxy_pod)")/status"
 }
 
+# capabilities: NET_ADMIN is bit 12, NET_RAW 13, SYS_ADMIN 21
+capabilities()
+{
+	awk '/^CapPrm/ { print $2 }' "/proc/$(container_pids "$K8S_PROXY_NAMESPACE/$(proxy_pod)")/status"
+}
+
 check "a node with Istio's charts is up, ready by its own probes" node_up
+check_eq "the node proxy has the three capabilities of its chart" 0000000000203000 "$(capabilities)"
 check "the node proxy's log, by kubectl" proxy_logs 'istiod.istio-system.svc:15012'
 check "istioctl proxy-status has it" wait_for 60 proxy_status
 check "pods of the mesh with a connection open" shop
@@ -169,3 +176,7 @@ wait_for "$K8S_PATIENCE" enrolled_is "$PODS"
 kb=$(container_kb "$K8S_PROXY_NAMESPACE/$(proxy_pod)")
 comment "the container with $PODS pods: $kb kB; resident, with program and libraries: $(resident) kB"
 check "the node proxy's container holds at most $PROXY_KB kB" test "$kb" -le "$PROXY_KB"
+check "the pods go" crowd 0
+check "and the node proxy forgets them" wait_for "$K8S_PATIENCE" enrolled_is 9
+check_eq "the node goes down" "" "$(node_down 2>&1)"
+check_eq "without a trace" "" "$(node_traces)"
