@@ -12,6 +12,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "selftests/lib/scratch.h"
 #include "userspace/base/cleanup.h"
 #define CV_LOG_TARGET "fuzz"
 #include "userspace/base/log.h"
@@ -76,8 +77,7 @@ static void start(void)
 	const struct cv_store_opts sopts = {};
 
 	cv_log_filter_add("off", true);
-	snprintf(dir, sizeof(dir), "/tmp/cv-fuzz-XXXXXX");
-	if (!mkdtemp(dir) || cv_telemetry_new(&telemetry, &topts) < 0 ||
+	if (scratch_dir(dir, sizeof(dir)) || cv_telemetry_new(&telemetry, &topts) < 0 ||
 	    cv_store_new(&store, &sopts) < 0 || cv_worker_start(&worker, 0) < 0)
 		abort();
 	cv_worker_post(worker, start_servers, NULL);

@@ -96,15 +96,32 @@ apps_up()
 			service shop near app near
 			service shop far app far
 			service shop peers role echo "clusterIP: None"
-		} | placed | kapply && pods_ready shop && pods_ready plain && wait_for "$K8S_PATIENCE" apps_known
+		} | placed | kapply && set_up "pods of shop" all_ready shop 3 && set_up "pods of plain" all_ready plain 2 &&
+		set_up "pods and services of shop in the proxies" apps_known
 }
 
-# apps_known: both proxies know the pods of shop as pods that speak HBONE
+# all_ready NAMESPACE N: that many pods are there, and ready
+all_ready()
+{
+	[ "$(kapi GET "/api/v1/namespaces/$1/pods" | jq '[.items[].status.conditions // [] | .[] |
+		select(.type == "Ready" and .status == "True")] | length')" = "$2" ]
+}
+
+# apps_known: both proxies know the pods of shop as pods that speak HBONE, and the services
 apps_known()
 {
 	for k8s_known in $K8S_NODES; do
-		[ "$(proxy_dump "$k8s_known" | jq '[.workloads[] | select(.namespace == "shop" and .protocol == "HBONE")] | length')" = 3 ] || return
+		[ "$(proxy_dump "$k8s_known" | jq '[.workloads[] | select(.namespace == "shop" and .protocol == "HBONE")] | length')" = 3 ] &&
+			service_known "$k8s_known" shop/echo 2 && service_known "$k8s_known" shop/near 1 &&
+			service_known "$k8s_known" shop/far 1 && service_known "$k8s_known" shop/peers 2 || return
 	done
+}
+
+# service_known NODE NAMESPACE/NAME N: the node's proxy knows the service, with that many endpoints
+service_known()
+{
+	[ "$(proxy_dump "$1" | jq --arg ns "${2%/*}" --arg name "${2#*/}" \
+		'.services[] | select(.namespace == $ns and .name == $name) | .endpoints | length')" = "$3" ]
 }
 
 # call POD ADDRESS PORT [OPTION…]: tcpcall from the pod (NAMESPACE/NAME)
@@ -146,20 +163,24 @@ tick_stop()
 	tick_lives "$1" && k8s_stop "$1" && grep -q 'result=ok' "$K8S/$1.log"
 }
 
-# load NAME POD ADDRESS PORT [SECONDS]: a new connection ten times a second, or every SECONDS, until load_stop
+# load NAME POD ADDRESS PORT [SECONDS]: a new connection ten times a second, or every SECONDS, until load_stop;
+# this returns when the first one is done.
 load()
 {
-	k8s_start "$1" "$(echo "$2" | tr / -)" sh -c 'while :; do
-		"$0" -m echo -n 1000 -w 5000 "$1" "$2"
+	k8s_start "$1" "$(echo "$2" | tr / -)" sh -c 'trap "exit 0" TERM
+	while :; do
+		said=$("$0" -m echo -n 1000 -w 30000 "$1" "$2") || said="$said ended=$(date +%T.%3N)"
+		echo "$said"
 		sleep "$3"
 	done' "$CV_TOOLS/tcpcall" "$3" "$4" "${5:-0.1}"
+	wait_for 60 grep -q '^result=' "$K8S/$1.log"
 }
 
-# load_stop NAME: prints how many connections ended otherwise than well
+# load_stop NAME: prints which connections ended otherwise than well, and when; true if none did
 load_stop()
 {
 	k8s_stop "$1"
-	grep -vc '^result=ok ' "$K8S/$1.log"
+	grep -q '^result=ok ' "$K8S/$1.log" && ! grep -v '^result=ok ' "$K8S/$1.log"
 }
 
 # ms_until COMMAND…: how long it takes to become true, in milliseconds; false after 10 s

@@ -23,6 +23,7 @@ K8S_BIN=$K8S/bin
 : "${K8S_PATIENCE:=600}"
 : "${K8S_CONTROLLERS:=deployment-controller,replicaset-controller,endpointslice-controller,serviceaccount-controller,root-ca-certificate-publisher-controller,namespace-controller,garbage-collector-controller}"
 : "${K8S_PROXY_ENV:=}" "${K8S_ISTIOD_ENV:=}"
+: "${K8S_SETUP_PATIENCE:=120}" # seconds for a step of the set-up, which takes 20 in all
 K8S_API=10.89.0.1
 export CULVERT_K8S_CACHE
 # What an interrupted run leaves is found by this variable.
@@ -51,7 +52,7 @@ cluster_up()
 	for k8s_node in $K8S_NODES; do
 		agent_start "$k8s_node" && podlet_start "$k8s_node" && proxy_pod "$k8s_node" || return
 	done
-	wait_for "$K8S_PATIENCE" istiod_ready && wait_for "$K8S_PATIENCE" istio_root || return
+	set_up istiod istiod_ready && set_up "istiod's root certificate" istio_root || return
 	for k8s_node in $K8S_NODES; do
 		proxy_start "$k8s_node" || return
 	done
@@ -59,6 +60,25 @@ cluster_up()
 		node_ready "$k8s_node" || return
 	done
 }
+
+# set_up WHAT COMMAND…: wait for a step of the set-up; if it does not come, say so, and what the logs say
+set_up()
+{
+	k8s_what=$1
+	shift
+	wait_for "$K8S_SETUP_PATIENCE" "$@" || {
+		echo "not up after $K8S_SETUP_PATIENCE s: $k8s_what; the last errors of each log:"
+		cluster_errors
+		return 1
+	}
+}
+
+cluster_errors()
+(
+	for f in "$K8S"/*.log "$K8S"/*/*.log; do
+		grep -aiE 'error|fail|refused' "$f" | tail -n 3 | cut -c -500 | sed "s|^|${f#"$K8S/"}: |"
+	done
+)
 
 # Everything of this run: processes, namespaces, cgroups.
 cluster_down()
@@ -190,7 +210,15 @@ node_net()
 		cp_exec ip link set "n$nr" master br0 up &&
 		node_exec "$1" ip link set eth0 up &&
 		node_exec "$1" ip addr add "$(node_address "$1")/24" dev eth0 &&
-		node_exec "$1" ip addr add "fd89::1$nr/64" dev eth0 nodad
+		node_exec "$1" ip addr add "fd89::1$nr/64" dev eth0 nodad && node_init "$1"
+}
+
+# node_init NODE: the process that stands for the node's first one. It has to be one of its own: what
+# /proc/PID/ns/net of a Go program says is where its main thread is, and the agent's may stay in a pod.
+node_init()
+{
+	k8s_start "$1/init" "$1" sleep infinity
+	wait_for 60 grep -qx sleep "/proc/$(cat "$K8S/$1/init.pid")/comm"
 }
 
 # node_routes FROM TO: the way to the pods of node TO
@@ -252,7 +280,7 @@ api_start()
 		--service-account-signing-key-file="$K8S/pki/sa.key" \
 		--service-cluster-ip-range=10.96.0.0/16,fd10:96::/112 --allow-privileged=true \
 		--endpoint-reconciler-type=lease "$@"
-	wait_for "$K8S_PATIENCE" kapi GET /readyz
+	set_up "the API server" kapi GET /readyz
 }
 
 # Namespaces, nodes, CRDs, accounts and their rights; api_has_accounts waits for what the
@@ -292,7 +320,7 @@ controllers_start()
 
 api_has_accounts()
 {
-	wait_for "$K8S_PATIENCE" kapi GET /api/v1/namespaces/default/serviceaccounts/default
+	set_up "the service accounts" kapi GET /api/v1/namespaces/default/serviceaccounts/default
 }
 
 # istiod_start [VAR=VALUE…]: with more environment, beside that in K8S_ISTIOD_ENV
@@ -343,8 +371,8 @@ node_cni()
 }
 
 # agent_start NODE: istio-cni's agent, in a root directory of its own as in its image: the machine's
-# below, what it expects of its pod on top. Its /host/proc/1 is a process of the node's namespace, for
-# that is how it finds the host's.
+# below, what it expects of its pod on top. Its /host/proc/1 is the node's init, for that is how it finds
+# the host's namespaces.
 agent_start()
 {
 	k8s_root=$K8S/$1/agent
@@ -372,9 +400,9 @@ agent_ready()
 # node_ready NODE: its agent has changed the CNI chain and its proxy has all it needs
 node_ready()
 {
-	wait_for "$K8S_PATIENCE" agent_ready "$1" &&
-		wait_for "$K8S_PATIENCE" grep -q istio-cni "$K8S/$1/cni/net.d/10-lab.conflist" &&
-		wait_for "$K8S_PATIENCE" proxy_ready "$1"
+	set_up "$1's agent" agent_ready "$1" &&
+		set_up "$1's CNI chain" grep -q istio-cni "$K8S/$1/cni/net.d/10-lab.conflist" &&
+		set_up "$1's proxy" proxy_ready "$1"
 }
 
 # ---- node proxy ----------------------------------------------------------------------------------

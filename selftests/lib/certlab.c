@@ -13,6 +13,7 @@
 
 #include <cmocka.h>
 
+#include "selftests/lib/scratch.h"
 #include "userspace/io/worker.h"
 
 struct certlab certlab;
@@ -136,8 +137,7 @@ int certlab_setup(void **state)
 	(void)state;
 	certlab = (struct certlab){};
 	for (int i = 0; i < CERTLAB_ROOTS; i++) {
-		snprintf(certlab.dir[i], sizeof(certlab.dir[i]), "/tmp/culvert-test-XXXXXX");
-		if (!mkdtemp(certlab.dir[i]) ||
+		if (scratch_dir(certlab.dir[i], sizeof(certlab.dir[i])) < 0 ||
 		    cv_devca_open(&certlab.dev[i], certlab.dir[i], error) < 0)
 			return -1;
 	}

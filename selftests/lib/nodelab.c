@@ -18,6 +18,7 @@
 #include <urcu.h>
 
 #include "selftests/lib/nodelab.h"
+#include "selftests/lib/scratch.h"
 
 struct node node;
 
@@ -171,8 +172,7 @@ static const char mesh[] =
 int node_set_up(void **state)
 {
 	(void)state;
-	snprintf(node.run_dir, sizeof(node.run_dir), "/tmp/cv-%s-node-XXXXXX", run_id());
-	assert_non_null(mkdtemp(node.run_dir));
+	assert_int_equal(scratch_dir(node.run_dir, sizeof(node.run_dir)), 0);
 	assert_int_equal(
 		node_sh("for n in a b; do ip netns add cv-$0-$n; done; "
 			"ip link add a0 netns cv-$0-a type veth peer name b0 netns cv-$0-b && "

@@ -20,6 +20,7 @@
 
 #include <cmocka.h>
 
+#include "selftests/lib/scratch.h"
 #include "userspace/base/cleanup.h"
 #include "userspace/base/log.h"
 #include "userspace/proxy/inbound.h"
@@ -276,9 +277,8 @@ void proxylab_start(struct proxylab *lab, const struct proxylab_opts *opts)
 
 	if (!getenv("CULVERT_TEST_LOG"))
 		(void)cv_log_filter_add("off", false); /* what is refused on purpose is no news */
-	*lab = (struct proxylab){ .ca_dir = "/tmp/culvert-proxylab-XXXXXX",
-				  .app_tunnel = opts->app_tunnel };
-	assert_non_null(mkdtemp(lab->ca_dir));
+	*lab = (struct proxylab){ .app_tunnel = opts->app_tunnel };
+	assert_int_equal(scratch_dir(lab->ca_dir, sizeof(lab->ca_dir)), 0);
 	assert_int_equal(cv_netns_self(&lab->netns), 0);
 	assert_int_equal(cv_worker_start(&lab->control, LAB_WORKERS), 0);
 	for (unsigned i = 0; i < LAB_WORKERS; i++)

@@ -20,6 +20,7 @@
 
 #include <cmocka.h>
 
+#include "selftests/lib/scratch.h"
 #include "userspace/base/cleanup.h"
 #include "userspace/base/control.h"
 #include "userspace/ctl/ctl.h"
@@ -117,8 +118,7 @@ static void do_stop(void *arg)
 static int setup(void **state)
 {
 	(void)state;
-	snprintf(dir, sizeof(dir), "/tmp/cv-control-XXXXXX");
-	assert_non_null(mkdtemp(dir));
+	assert_int_equal(scratch_dir(dir, sizeof(dir)), 0);
 	assert_int_equal(cv_worker_start(&worker, 0), 0);
 	return on_worker(do_start);
 }

@@ -20,6 +20,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "selftests/lib/scratch.h"
 #include "userspace/mesh/certs_private.h"
 
 #define ID "spiffe://cluster.local/ns/shop/sa/web"
@@ -32,8 +33,7 @@ static int setup(void **state)
 {
 	struct ca_dir *d = calloc(1, sizeof(*d));
 
-	snprintf(d->dir, sizeof(d->dir), "/tmp/culvert-test-XXXXXX");
-	if (!mkdtemp(d->dir))
+	if (scratch_dir(d->dir, sizeof(d->dir)))
 		return -1;
 	snprintf(d->key, sizeof(d->key), "%s/root-key.pem", d->dir);
 	snprintf(d->cert, sizeof(d->cert), "%s/root-cert.pem", d->dir);

@@ -19,6 +19,7 @@
 #include <urcu.h>
 
 #include "selftests/lib/mesh_fixture.h"
+#include "selftests/lib/scratch.h"
 #include "userspace/base/cleanup.h"
 #include "userspace/io/worker.h"
 #include "userspace/limits.h"
@@ -554,8 +555,7 @@ static int setup(void **state)
 {
 	struct source *src = calloc(1, sizeof(*src));
 
-	snprintf(src->dir, sizeof(src->dir), "/tmp/culvert-test-XXXXXX");
-	if (!mkdtemp(src->dir))
+	if (scratch_dir(src->dir, sizeof(src->dir)))
 		return -1;
 	snprintf(src->path, sizeof(src->path), "%s/mesh.yaml", src->dir);
 	*state = src;

@@ -21,6 +21,7 @@
 #include <cmocka.h>
 
 #include "selftests/lib/proxylab.h"
+#include "selftests/lib/scratch.h"
 #include "userspace/base/cleanup.h"
 #include "userspace/base/log.h"
 #include "userspace/limits.h"
@@ -363,8 +364,7 @@ static unsigned open_fds(void)
 static int setup(void **state)
 {
 	(void)state;
-	snprintf(dir, sizeof(dir), "/tmp/cv-zds-XXXXXX");
-	assert_non_null(mkdtemp(dir));
+	assert_int_equal(scratch_dir(dir, sizeof(dir)), 0);
 	snprintf(path, sizeof(path), "%s/sock", dir);
 	starts = stops = changes = fail_starts = 0;
 	ready = false;
