@@ -210,12 +210,12 @@ node_net()
 		cp_exec ip link set "n$nr" master br0 up &&
 		node_exec "$1" ip link set eth0 up &&
 		node_exec "$1" ip addr add "$(node_address "$1")/24" dev eth0 &&
-		node_exec "$1" ip addr add "fd89::1$nr/64" dev eth0 nodad && node_init "$1"
+		node_exec "$1" ip addr add "fd89::1$nr/64" dev eth0 nodad && init_start "$1"
 }
 
-# node_init NODE: the process that stands for the node's first one. It has to be one of its own: what
+# init_start NODE: the process that stands for the node's first one. It has to be one of its own: what
 # /proc/PID/ns/net of a Go program says is where its main thread is, and the agent's may stay in a pod.
-node_init()
+init_start()
 {
 	k8s_start "$1/init" "$1" sleep infinity
 	wait_for 60 grep -qx sleep "/proc/$(cat "$K8S/$1/init.pid")/comm"

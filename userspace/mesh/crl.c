@@ -199,17 +199,18 @@ static int reload(struct cv_crl *crl)
 	const char *why = "out of memory";
 	struct crl_set *old;
 	size_t len;
-	int r = cv_file_read(crl->path, CV_LIMIT_CRL_BYTES, &text, &len);
+	int r;
 
+	if (set)
+		set->ref = 1;
+	r = cv_file_read(crl->path, CV_LIMIT_CRL_BYTES, &text, &len);
 	if (r < 0) {
 		cv_warn("%s: cannot be read: %s; revocation lists stay as they are", crl->path,
 			cv_strerror(-r));
 		return r;
 	}
-	if (set) {
-		set->ref = 1;
+	if (set)
 		set->lists = cv_crl_parse(text, len, &why);
-	}
 	if (!set || !set->lists) {
 		cv_warn("%s: %s; revocation lists stay as they are", crl->path, why);
 		return -EINVAL;
