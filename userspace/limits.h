@@ -99,6 +99,9 @@ enum cv_limits {
 	CV_LIMIT_XDS_REFUSALS = 4096, /* bytes of the text that says what was refused */
 	CV_LIMIT_XDS_BATCH = 256, /* workloads and services that are applied at once */
 	CV_LIMIT_XDS_HELD_MS = 1000, /* a workload waits for a policy that it lists and we lack */
+	CV_LIMIT_DEMAND_KEYS = 4096, /* … asked for on demand; and known to lead to nothing */
+	CV_LIMIT_DEMAND_MS = 10000, /* a connection waits for what it has asked for */
+	CV_LIMIT_DEMAND_ABSENT_MS = 10000, /* what leads to nothing is not asked for again */
 	CV_LIMIT_XDS_RETRY_MS = 15000, /* longest wait before connecting again */
 
 	/* --- control plane, files, admin --- */

@@ -38,7 +38,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
 		assert(!cv_log_init("off", false) && !cv_worker_control(&control));
 	}
 	x->control = control;
-	assert(cv_store_new(&x->store, &opts) == 0 && xds_hold_init(x) == 0);
+	assert(cv_store_new(&x->store, &opts) == 0 && xds_hold_init(x) == 0 &&
+	       xds_demand_init(x, false) == 0);
 	cv_xds_response_init(&x->splitter, &xds_response_ops, x);
 	cv_buf_init(&x->refusals, CV_LIMIT_XDS_REFUSALS);
 	if (len) {
@@ -48,6 +49,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
 		xds_hold_release(x);
 		xds_batch_apply(x);
 	}
+	xds_demand_fini(x);
 	xds_hold_fini(x);
 	xds_response_clear(x);
 	cv_xds_response_fini(&x->splitter);

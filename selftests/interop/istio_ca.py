@@ -24,43 +24,15 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
+sys.dont_write_bytecode = True
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
+from wire import decode, field  # noqa: E402
+
 SERVICE = "istio.v1.auth.IstioCertificateService"
 
 
 def pem(certificate):
     return certificate.public_bytes(serialization.Encoding.PEM)
-
-
-def read_varint(data, at):
-    value = shift = 0
-    while True:
-        byte = data[at]
-        at += 1
-        value |= (byte & 0x7F) << shift
-        shift += 7
-        if byte < 0x80:
-            return value, at
-
-
-def decode(data):
-    """The fields of a protobuf message that has no fixed-size ones: number -> last value"""
-    fields = {}
-    at = 0
-    while at < len(data):
-        tag, at = read_varint(data, at)
-        value, at = read_varint(data, at)
-        if tag & 7 == 2:
-            value, at = data[at : at + value], at + value
-        fields[tag >> 3] = value
-    return fields
-
-
-def encode_varint(value):
-    out = b""
-    while value > 0x7F:
-        out += bytes([value & 0x7F | 0x80])
-        value >>= 7
-    return out + bytes([value])
 
 
 class Refused(Exception):
@@ -112,7 +84,7 @@ class Authority:
 
     def create_certificate(self, request):
         """The RPC: IstioCertificateRequest to IstioCertificateResponse"""
-        fields = decode(request)
+        fields = {number: values[-1] for number, values in decode(request).items()}
         csr = x509.load_pem_x509_csr(fields[1])
         names = csr.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
         self.load()
@@ -123,7 +95,7 @@ class Authority:
         leaf = self.issue(csr.public_key(), list(names), fields.get(3) or 86400)
         print("signed " + " ".join(name.value for name in names), flush=True)
         chain = [pem(leaf), self.roots_pem]
-        return b"".join(b"\x0a" + encode_varint(len(one)) + one for one in chain)
+        return b"".join(field(1, one) for one in chain)
 
 
 class Handler(grpc.GenericRpcHandler):

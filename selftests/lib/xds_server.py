@@ -18,7 +18,12 @@ Commands, one a line:
 	end CODE TEXT     end every stream with this status
 	refuse on|off     end new streams at once (UNAVAILABLE)
 
-On standard output: `ready`, `request TYPE initial=N nonce=… error=…` for what a client sends,
+A client that subscribes to nothing gets what it subscribes to later, as istiod does it on demand:
+names, or `/ADDRESS`, each answered once with what is there under its own name (the address is an
+alias then, a service comes with its workloads) or as removed; workloads of its node unasked.
+
+On standard output: `ready`, `subscribe NAME`, `unsubscribe NAME`, `unanswered NAME` (subscribed to
+already), `request TYPE initial=N nonce=… error=…` for what a client sends,
 `sent TYPE RESOURCES BYTES`, `done COMMAND` once a command has been carried out.
 """
 
@@ -33,6 +38,9 @@ import threading
 
 import grpc
 
+sys.dont_write_bytecode = True
+from wire import decode, field, varint  # noqa: E402
+
 METHOD = "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources"
 URLS = {
     "address": "type.googleapis.com/istio.workload.Address",
@@ -40,53 +48,8 @@ URLS = {
 }
 
 
-# ---- protobuf -------------------------------------------------------------------------------
-
-
-def varint(value):
-    out = bytearray()
-    while value > 0x7F:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
-
-
-def field(number, value):
-    """A field: numbers as varints (0 is left out), texts, bytes and messages with their length."""
-    if isinstance(value, int):
-        return varint(number << 3) + varint(value) if value else b""
-    if isinstance(value, str):
-        value = value.encode()
-    return varint(number << 3 | 2) + varint(len(value)) + value
-
-
 def text(number, value):
     return field(number, value) if value else b""
-
-
-def read_varint(data, at):
-    value = shift = 0
-    while True:
-        byte = data[at]
-        at += 1
-        value |= (byte & 0x7F) << shift
-        shift += 7
-        if byte < 0x80:
-            return value, at
-
-
-def decode(data):
-    """number -> list of values of a message without fixed-size fields"""
-    fields = {}
-    at = 0
-    while at < len(data):
-        tag, at = read_varint(data, at)
-        value, at = read_varint(data, at)
-        if tag & 7 == 2:
-            value, at = data[at : at + value], at + value
-        fields.setdefault(tag >> 3, []).append(value)
-    return fields
 
 
 # ---- resources ------------------------------------------------------------------------------
@@ -164,22 +127,45 @@ class State:
         self.resources = {kind: {} for kind in URLS}
         self.changed = {kind: {} for kind in URLS}  # name -> True = there, False = removed
         self.streams = []
+        self.given, self.aliases, self.aliased = {}, {}, {}  # of addresses, for lookup
         self.refusing = False
         self.nonce = 0
 
-    def set(self, kind, name, data):
+    def set(self, kind, name, data, given=None):
+        """given: the JSON of an address"""
         version = hashlib.sha256(data).hexdigest()[:16].lstrip("0")
         entry = field(1, version) + field(2, field(1, URLS[kind]) + field(2, data))
         self.resources[kind][name] = (version, field(2, entry + field(3, name)))
         self.changed[kind][name] = True
+        if given:
+            self.given[name] = given
+            ips = [given[k] for k in ("ip", "vip") if k in given]
+            self.aliases[name] = ["/" + ip for ip in ips]
+            named = b"".join(field(4, alias) for alias in self.aliases[name])
+            self.aliased[name] = field(2, entry + field(3, name) + named)
 
     def remove(self, kind, name):
         self.resources[kind].pop(name, None)
         self.changed[kind][name] = False
+        self.aliases.pop(name, None)
 
-    def response(self, kind, names, removed):
+    def lookup(self, key):
+        """Names of the addresses that an on-demand key leads to"""
+        held = self.resources["address"]
+        found = [key] if key in held else [n for n, a in self.aliases.items() if key in a]
+        for name in list(found):
+            found += [n for n in held if name in self.given.get(n, {}).get("services", {})]
+        return found
+
+    def on_node(self, node):
+        held = self.resources["address"]
+        return [n for n in held if node and self.given.get(n, {}).get("node") == node]
+
+    def response(self, kind, names, removed, on_demand=False):
         self.nonce += 1
-        parts = [self.resources[kind][name][1] for name in names]
+        parts = [
+            self.aliased[name] if on_demand else self.resources[kind][name][1] for name in names
+        ]
         parts += [field(4, URLS[kind]), field(5, f"nonce-{self.nonce}")]
         parts += [field(6, name) for name in removed]
         data = b"".join(parts)
@@ -193,6 +179,23 @@ class Stream:
         self.context = context
         self.queue = queue.Queue()
         self.types = set()
+        self.names = None  # subscribed to on demand; None = to everything
+        self.node = ""
+
+    def on_demand(self, subscribe, unsubscribe):
+        for name in unsubscribe:
+            print(f"unsubscribe {name}", flush=True)
+            self.names.discard(name)
+        fresh = [name for name in subscribe if name not in self.names]
+        for name in subscribe:
+            print(f"{'subscribe' if name in fresh else 'unanswered'} {name}", flush=True)
+        if not fresh and not unsubscribe:
+            return
+        found = {key: self.state.lookup(key) for key in fresh}
+        self.names.update(fresh, *found.values())
+        removed = [key for key, names in found.items() if not names]
+        names = list(dict.fromkeys(n for names in found.values() for n in names))
+        self.queue.put(self.state.response("address", names, removed, True))
 
     def on_request(self, data):
         fields = decode(data)
@@ -203,15 +206,35 @@ class Stream:
         entries = [decode(entry) for entry in fields.get(5, [])]
         initial = {e[1][0].decode(): e[2][0].decode() for e in entries}
         if 1 in fields:
-            print(f"node {decode(fields[1][0])[1][0].decode()}", flush=True)
+            self.read_node(decode(fields[1][0]))
         print(f"request {kind} initial={len(initial)} nonce={nonce} error={error}", flush=True)
-        if kind and kind not in self.types:
-            self.types.add(kind)
-            with self.state.lock:
-                held = self.state.resources[kind]
-                names = [n for n, (version, _) in held.items() if initial.get(n) != version]
-                removed = [n for n in initial if n not in held]
-                self.queue.put(self.state.response(kind, names, removed))
+        subscribe = [name.decode() for name in fields.get(3, [])]
+        unsubscribe = [name.decode() for name in fields.get(4, [])]
+        with self.state.lock:
+            if kind and kind not in self.types:
+                self.types.add(kind)
+                self.first(kind, initial, "*" in subscribe and "*" in unsubscribe)
+            elif subscribe or unsubscribe:
+                self.on_demand(subscribe, unsubscribe)
+
+    def read_node(self, node):
+        print(f"node {node[1][0].decode()}", flush=True)
+        for entry in decode(node[3][0]).get(1, []):
+            fields = decode(entry)
+            if fields[1][0] == b"NODE_NAME":
+                self.node = decode(fields[2][0])[3][0].decode()
+
+    def first(self, kind, initial, on_demand):
+        held = self.state.resources[kind]
+        wanted = held
+        if on_demand:
+            local = self.state.on_node(self.node)
+            self.names = set(initial) | set(local)
+            wanted = [n for n in held if n in self.names]
+        names = [n for n in wanted if initial.get(n) != held[n][0]]
+        removed = [n for n in initial if n not in held]
+        self.queue.put(self.state.response(kind, names, removed, on_demand))
+
 
     def read(self, requests):
         try:
@@ -261,11 +284,11 @@ class Commands:
 
     def workload(self, rest):
         w = json.loads(rest)
-        self.state.set("address", w["uid"], workload(w))
+        self.state.set("address", w["uid"], workload(w), w)
 
     def service(self, rest):
         s = json.loads(rest)
-        self.state.set("address", f"{s.get('ns', 'default')}/{s['hostname']}", service(s))
+        self.state.set("address", f"{s.get('ns', 'default')}/{s['hostname']}", service(s), s)
 
     def policy(self, rest):
         p = json.loads(rest)
@@ -285,10 +308,18 @@ class Commands:
     def push(self, _rest):
         for kind in URLS:
             changed, self.state.changed[kind] = self.state.changed[kind], {}
-            names = [n for n, there in changed.items() if there]
-            removed = [n for n, there in changed.items() if not there]
-            if names or removed:
-                self.tell(kind, self.state.response(kind, names, removed))
+            for stream in self.state.streams:
+                self.push_to(stream, kind, changed)
+
+    def push_to(self, stream, kind, changed):
+        on_demand = kind == "address" and stream.names is not None
+        if on_demand:
+            stream.names.update(self.state.on_node(stream.node))
+            changed = {n: there for n, there in changed.items() if n in stream.names}
+        names = [n for n, there in changed.items() if there]
+        removed = [n for n, there in changed.items() if not there]
+        if kind in stream.types and (names or removed):
+            stream.queue.put(self.state.response(kind, names, removed, on_demand))
 
     def resend(self, _rest):
         for kind in URLS:

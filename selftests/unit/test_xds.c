@@ -56,6 +56,7 @@ static int setup(void **state)
 	cv_buf_init(&x->refusals, CV_LIMIT_XDS_REFUSALS);
 	cv_buf_init(&message, 64 << 20);
 	assert_int_equal(xds_hold_init(x), 0);
+	assert_int_equal(xds_demand_init(x, false), 0);
 	applies = 0;
 	closed_for_a_moment = false;
 	return 0;
@@ -64,6 +65,7 @@ static int setup(void **state)
 static int teardown(void **state)
 {
 	(void)state;
+	xds_demand_fini(x);
 	xds_hold_fini(x);
 	xds_response_clear(x);
 	cv_xds_response_fini(&x->splitter);

@@ -57,6 +57,8 @@ static const struct env_var env_vars[] = {
 	    "accepted in the control plane's certificate too"),
 	VAR("XDS_ROOT_CA", ENV_STRING, xds_root_ca, "./var/run/secrets/istio/root-cert.pem",
 	    "roots of the control plane's certificate: a file, SYSTEM or PEM"),
+	VAR("XDS_ON_DEMAND", ENV_BOOL, xds_on_demand, "false",
+	    "subscribe to workloads and services when a connection needs them"),
 	VAR("INSTANCE_IP", ENV_STRING, instance_ip, "1.1.1.1",
 	    "our address, for the control plane"),
 	VAR("CA_ADDRESS", ENV_STRING, ca_address, NULL, "Istio's CA; in a cluster: istiod's"),
@@ -326,6 +328,12 @@ static int derive_dns(struct cv_env *env, char *error, size_t size)
 	env->dns_addrs[1].port = env->dns_addrs[0].port;
 	if (env->dns_capture && strcasecmp(env->dns_capture, "true") == 0)
 		env->nr_dns_addrs = both && env->ipv6 ? 2 : 1;
+	if (env->nr_dns_addrs && env->xds_on_demand) {
+		snprintf(error, size,
+			 "XDS_ON_DEMAND=\"true\": the DNS proxy needs to know all names: set "
+			 "ISTIO_META_DNS_CAPTURE to false beside it");
+		return -EINVAL;
+	}
 	return 0;
 }
 

@@ -36,6 +36,7 @@ struct cv_env {
 	char *local_xds_path, *local_xds, *xds_address, *ca_address, *kubernetes_host;
 	char *alt_ca_hostname, *ca_root_ca, *alt_xds_hostname, *xds_root_ca, *auth_token;
 	char *instance_ip;
+	bool xds_on_demand;
 	struct cv_env_headers ca_headers, xds_headers; /* CA_HEADER_*, XDS_HEADER_* */
 	char *dev_ca; /* CULVERT_DEV_CA */
 	uint64_t secret_ttl_ms;

@@ -184,7 +184,6 @@ static const struct {
 	{ "FAKE_CA", "false", "for development set CULVERT_DEV_CA to a directory" },
 	{ "UNSTABLE_ENABLE_SOCKS5", "false", "there is no SOCKS5 server: unset it" },
 	{ "COMPLIANCE_POLICY", "", "this OpenSSL has no post-quantum key exchange: unset it" },
-	{ "XDS_ON_DEMAND", "false", "the whole mesh is subscribed to: unset it" },
 	{ "PROXY_WORKLOAD_INFO", NULL, "of PROXY_MODE=dedicated alone" },
 	{ "HTTP2_STREAM_WINDOW_SIZE", NULL, "always 4 MiB" },
 	{ "HTTP2_CONNECTION_WINDOW_SIZE", NULL, "always 16 MiB" },

@@ -177,7 +177,7 @@ static void set_sources(json_t *j, const struct cv_env *env)
 	json_object_set_new(j, "xdsRootCert", root_cert(env->xds_root_ca));
 	json_object_set_new(j, "altXdsHostname", string_or_null(env->alt_xds_hostname));
 	json_object_set_new(j, "xdsHeaders", headers(&env->xds_headers));
-	json_object_set_new(j, "xdsOnDemand", json_false());
+	json_object_set_new(j, "xdsOnDemand", json_boolean(env->xds_on_demand));
 	json_object_set_new(j, "caAddress", string_or_null(env->ca_address));
 	json_object_set_new(j, "caRootCert", root_cert(env->ca_root_ca));
 	json_object_set_new(j, "altCaHostname", string_or_null(env->alt_ca_hostname));

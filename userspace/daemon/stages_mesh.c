@@ -187,6 +187,7 @@ static int start_xds(struct cv_daemon *d)
 		.pod_namespace = d->env.pod_namespace,
 		.node_name = d->env.node_name,
 		.metadata = metadata,
+		.on_demand = d->env.xds_on_demand,
 		.on_warm = on_xds_warm,
 		.arg = d,
 	};

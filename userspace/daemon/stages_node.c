@@ -52,6 +52,7 @@ int cv_start_proxy(struct cv_daemon *d)
 		.nr_workers = d->nr_workers,
 		.store = d->store,
 		.certs = d->certs,
+		.demand = d->env.xds_on_demand ? d->xds : NULL,
 		.telemetry = d->telemetry,
 		.bpf = d->bpf,
 		.sock = d->env.sock,

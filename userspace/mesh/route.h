@@ -46,6 +46,11 @@ struct cv_route_in {
 };
 void cv_route_outbound(struct cv_store *s, const struct cv_route_in *in, struct cv_route *ret);
 
+/* Something that cv_route_outbound depends on and the store does not have, as a key of the control
+ * plane ("network/ip", "namespace/host"); a reference, NULL = all is there. For one value of
+ * in->random both look at the same waypoint. */
+cv_str cv_route_missing(struct cv_store *s, const struct cv_route_in *in);
+
 /* Every route that cv_route_outbound may choose for this connection, each with its weight among
  * them; one of a waypoint's endpoints stands for all of them. At most max are written (cv_route_fini
  * each); returns how many there are. in->choice and in->random do not matter. */

@@ -5,6 +5,8 @@
 
 #include "userspace/mesh/route.h"
 
+enum { CV_ROUTE_KEY = 512 }; /* bytes of the text of an address or a host name */
+
 /* A workload that was chosen, and how it is reached. */
 struct cv_upstream {
 	struct cv_workload *workload;

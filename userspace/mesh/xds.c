@@ -225,6 +225,8 @@ static void open_stream(struct cv_xds *x)
 	}
 	if (r < 0)
 		break_stream(x, "the first request cannot be made");
+	else
+		xds_demand_resume(x);
 }
 
 static void on_retry(evutil_socket_t fd, short what, void *arg)
@@ -247,6 +249,8 @@ int cv_xds_start(struct cv_xds **ret, const struct cv_xds_opts *opts, char *erro
 	x->store = opts->store;
 	x->on_warm = opts->on_warm;
 	x->arg = opts->arg;
+	/* Who asks waits for the answer: nothing need be in before. */
+	x->types[CV_XDS_ADDRESS].acked = opts->on_demand;
 	x->away_since_ms = cv_now_ms();
 	x->backoff = (struct cv_backoff){ FIRST_RETRY_MS, CV_LIMIT_XDS_RETRY_MS, 0 };
 	cv_buf_init(&x->node, CV_LIMIT_XDS_REQUEST);
@@ -254,6 +258,7 @@ int cv_xds_start(struct cv_xds **ret, const struct cv_xds_opts *opts, char *erro
 	cv_xds_response_init(&x->splitter, &xds_response_ops, x);
 	x->retry = event_new(cv_worker_base(opts->control), -1, 0, on_retry, x);
 	r = x->retry ? xds_hold_init(x) : -ENOMEM;
+	r = r ? r : xds_demand_init(x, opts->on_demand);
 	r = r ? r : xds_node_encode(&x->node, opts);
 	r = r ? r : cv_channel_new(&x->channel, opts->channel, error, error_size);
 	if (r < 0)
@@ -274,6 +279,7 @@ void cv_xds_stop(struct cv_xds **xp)
 	cv_channel_free(&x->channel);
 	if (x->retry)
 		event_free(x->retry);
+	xds_demand_fini(x);
 	xds_hold_fini(x);
 	xds_response_clear(x);
 	cv_xds_response_fini(&x->splitter);

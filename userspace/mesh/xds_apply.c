@@ -151,6 +151,17 @@ static void take_refused_policy(struct cv_xds *x, struct cv_delta *d)
 	cv_policy_put(&last);
 }
 
+static void hear(struct cv_xds *x, cv_str name, const Envoy__Service__Discovery__V3__Resource *res)
+{
+	xds_demand_heard(x, name);
+	for (size_t i = 0; x->demand.nr_pending && i < res->n_aliases; i++) {
+		cv_str alias = cv_str_new(res->aliases[i]);
+
+		xds_demand_heard(x, alias);
+		cv_str_put(&alias);
+	}
+}
+
 static void take_resource(struct cv_xds *x, const Envoy__Service__Discovery__V3__Resource *res)
 {
 	const Google__Protobuf__Any *any = res->resource;
@@ -160,6 +171,7 @@ static void take_resource(struct cv_xds *x, const Envoy__Service__Discovery__V3_
 	char error[CV_XDS_ERROR];
 	int r;
 
+	hear(x, name, res);
 	if (type < 0 || !name) {
 		refuse(x, res->name, name ? "unknown type" : "no name");
 		cv_str_put(&name);
@@ -289,13 +301,17 @@ void xds_apply_end(struct cv_xds *x, int type)
 	/* A workload that came in this response is known before its removal is looked up. */
 	if (type == CV_XDS_ADDRESS && x->nr_removed)
 		xds_batch_apply(x);
-	for (size_t i = 0; type >= 0 && i < x->nr_removed; i++)
+	for (size_t i = 0; type >= 0 && i < x->nr_removed; i++) {
+		xds_demand_heard(x, x->removed[i]);
 		remove_resource(x, type, x->removed[i]);
+	}
 	xds_hold_policies(x, &x->batch);
 	if (type == CV_XDS_ADDRESS)
 		xds_batch_apply(x); /* then it shows which policies nobody lists any more */
 	xds_hold_release(x);
 	xds_batch_apply(x);
+	if (type == CV_XDS_ADDRESS)
+		xds_demand_answer(x);
 }
 
 void xds_response_clear(struct cv_xds *x)

@@ -5,12 +5,14 @@
  *   xds.c          the stream: connect, subscribe, acknowledge, come back
  *   xds_apply.c    a response's parts: decode, batch, apply, what was refused
  *   xds_hold.c     what waits for the other type, so that no workload lists a policy that is not there
+ *   xds_demand.c   what connections ask for, on demand
  *   xds_request.c  requests, and the node that they name
  *   xds_names.c    what we hold, for coming back
  */
 #pragma once
 
 #include <event2/event.h>
+#include <urcu/list.h>
 
 #include "userspace/base/backoff.h"
 #include "userspace/base/buf.h"
@@ -20,7 +22,7 @@
 #include "userspace/mesh/xds_names.h"
 #include "userspace/proto/xds_response.h"
 
-enum { XDS_TOLD = 64 };
+enum { XDS_TOLD = 64, XDS_DEMAND_BUCKETS = 1024 };
 
 struct xds_type_state {
 	struct xds_names names;
@@ -42,6 +44,16 @@ struct xds_held {
 struct xds_held_list {
 	struct xds_held *items;
 	size_t n, room;
+};
+
+/* Keys that are asked for, and those that were and lead to nothing. */
+struct demand;
+struct xds_demand {
+	bool on;
+	struct demand *buckets[XDS_DEMAND_BUCKETS];
+	struct cds_list_head pending, absent;
+	size_t nr_pending, nr_absent;
+	struct event *timer; /* of the oldest that is pending */
 };
 
 struct cv_xds {
@@ -74,6 +86,7 @@ struct cv_xds {
 	/* What waits. */
 	struct xds_held_list workloads, policies;
 	struct event *hold_timer;
+	struct xds_demand demand;
 };
 
 /* xds_apply.c */
@@ -100,9 +113,22 @@ void xds_hold_policies(struct cv_xds *x, struct xds_batch *b);
 /* What need not wait any longer joins the batch. */
 void xds_hold_release(struct cv_xds *x);
 
+/* xds_demand.c */
+int xds_demand_init(struct cv_xds *x, bool on);
+void xds_demand_fini(struct cv_xds *x);
+/* A stream is open: what is pending is asked for on it. */
+void xds_demand_resume(struct cv_xds *x);
+/* The response that is arriving names this: there, under this name or alias, or not there. */
+void xds_demand_heard(struct cv_xds *x, cv_str name);
+/* All of a response is in the store: who waited for it goes on. */
+void xds_demand_answer(struct cv_xds *x);
+
 /* xds_request.c: 0 or -ENOMEM / -ENOBUFS */
 int xds_node_encode(struct cv_buf *to, const struct cv_xds_opts *opts);
 int xds_request_first(struct cv_buf *to, const struct cv_xds *x, enum cv_xds_type type);
+/* Names to subscribe to, or to give back. */
+int xds_request_names(struct cv_buf *to, const char *type_url, const cv_str *names, size_t n,
+		      bool subscribe);
 /* ACK; with refusals a NACK. */
 int xds_request_ack(struct cv_buf *to, const char *type_url, const char *nonce,
 		    struct cv_span refusals);

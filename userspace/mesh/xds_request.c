@@ -12,7 +12,15 @@
 #include "userspace/mesh/xds_private.h"
 #include "userspace/proto/pb/discovery.pb-c.h"
 
-enum { NODE = 1, TYPE_URL = 2, INITIAL_VERSIONS = 5, RESPONSE_NONCE = 6, ERROR_DETAIL = 7 };
+enum {
+	NODE = 1,
+	TYPE_URL = 2,
+	SUBSCRIBE = 3,
+	UNSUBSCRIBE = 4,
+	INITIAL_VERSIONS = 5,
+	RESPONSE_NONCE = 6,
+	ERROR_DETAIL = 7
+};
 enum { ENTRY_KEY = 1, ENTRY_VALUE = 2, STATUS_CODE = 1, STATUS_MESSAGE = 2 };
 enum { MAX_VARINT = 10, CODE_INVALID_ARGUMENT = 3, REQUEST_ROOM = 64 << 10 };
 
@@ -102,7 +110,22 @@ int xds_request_first(struct cv_buf *to, const struct cv_xds *x, enum cv_xds_typ
 	int r = put_bytes(to, NODE, node.data, node.len);
 
 	r = r ? r : put_bytes(to, TYPE_URL, url, strlen(url));
+	/* A first request without names asks for all; both of these together ask for nothing. */
+	if (r == 0 && type == CV_XDS_ADDRESS && x->demand.on) {
+		r = put_bytes(to, SUBSCRIBE, "*", 1);
+		r = r ? r : put_bytes(to, UNSUBSCRIBE, "*", 1);
+	}
 	return r ? r : put_versions(to, &x->types[type].names);
+}
+
+int xds_request_names(struct cv_buf *to, const char *type_url, const cv_str *names, size_t n,
+		      bool subscribe)
+{
+	int r = put_bytes(to, TYPE_URL, type_url, strlen(type_url));
+
+	for (size_t i = 0; r == 0 && i < n; i++)
+		r = put_bytes(to, subscribe ? SUBSCRIBE : UNSUBSCRIBE, names[i], strlen(names[i]));
+	return r;
 }
 
 int xds_request_ack(struct cv_buf *to, const char *type_url, const char *nonce,

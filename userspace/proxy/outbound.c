@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Outbound: guard against loops → the pod's own record → the kernel's choice of an endpoint →
- * route → DNS where only a name is known → connect. A refused connection is reset, logged and, once
+ * Outbound: guard against loops → the pod's own record → the kernel's choice of an endpoint → what is
+ * asked for on demand → route → DNS where only a name is known → connect. A refused connection is reset, logged and, once
  * it has a route, counted.
  */
 #define CV_LOG_TARGET "proxy::outbound"
@@ -16,6 +16,9 @@
 #include "userspace/base/log.h"
 #include "userspace/proxy/hbone_conn.h"
 #include "userspace/proxy/session.h"
+
+/* A service and its waypoint, or a workload and its; and once more, since the store may change meanwhile. */
+enum { MAX_ASKED = 3 };
 
 static bool is_our_port(uint16_t port)
 {
@@ -171,19 +174,62 @@ static bool ask_kernel(struct cv_session *s, struct cv_sockaddr *ret_choice)
 	return true;
 }
 
-static void find_route(struct cv_session *s)
+static void decide(struct cv_session *s);
+
+static void on_told(bool answered, void *arg)
+{
+	struct cv_session *s = arg;
+	char text[320];
+
+	cv_lane_wait_end(s->lane);
+	if (!s->dead && answered) {
+		decide(s);
+	} else if (!s->dead) {
+		snprintf(text, sizeof(text), "the control plane did not say what %s is",
+			 cv_str_text(s->asked));
+		cv_session_fail(s, CV_FLAG_NONE, text);
+	}
+	cv_session_put(s);
+}
+
+/* On demand: does the way depend on something that has to be asked for first? Then it is. What has
+ * been asked for and is missing still does not exist. */
+static bool ask_control_plane(struct cv_session *s, const struct cv_route_in *in)
+{
+	const struct cv_proxy *p = s->lane->pod->proxy;
+	cv_str key = p->opts.demand ? cv_route_missing(p->opts.store, in) : NULL;
+
+	if (!key || key == s->asked || s->nr_asked == MAX_ASKED) {
+		cv_str_put(&key);
+		return false;
+	}
+	cv_str_put(&s->asked);
+	s->asked = key;
+	s->nr_asked++;
+	if (cv_lane_wait_begin(s->lane))
+		cv_xds_demand(p->opts.demand, s->lane->pw->worker, key, on_told, cv_session_ref(s));
+	else
+		cv_session_fail(s, CV_FLAG_NONE, "too many connections wait for their routes");
+	return true;
+}
+
+/* False = it is being asked for, or refused. */
+static bool find_route(struct cv_session *s)
 {
 	struct cv_sockaddr choice;
 	struct cv_route_in in = {
 		.src = s->workload,
 		.src_ip = s->client.ip,
-		.random = cv_proxy_random(s->lane->pw),
+		.random = s->random,
 	};
 
 	if (ask_kernel(s, &choice))
 		in.choice = &choice;
 	in.dst = s->dst;
+	if (ask_control_plane(s, &in))
+		return false;
 	cv_route_outbound(s->lane->pod->proxy->opts.store, &in, &s->route);
+	return true;
 }
 
 /* What policy says of plain TCP to an enrolled pod of this node. Its 15006 is not told who asks, so a
@@ -296,7 +342,8 @@ static void resolve_name(struct cv_session *s)
 
 static void decide(struct cv_session *s)
 {
-	find_route(s);
+	if (!find_route(s))
+		return;
 	if (s->route.kind == CV_ROUTE_REFUSE)
 		cv_session_fail(s, CV_FLAG_NONE, s->route.error);
 	else if (s->route.hostname)

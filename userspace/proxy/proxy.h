@@ -17,6 +17,7 @@
 #include "userspace/mesh/certs.h"
 #include "userspace/mesh/dns_names.h"
 #include "userspace/mesh/store.h"
+#include "userspace/mesh/xds.h"
 #include "userspace/telemetry/telemetry.h"
 
 struct cv_proxy;
@@ -33,6 +34,7 @@ struct cv_proxy_opts {
 	unsigned nr_workers;
 	struct cv_store *store;
 	struct cv_certs *certs;
+	struct cv_xds *demand; /* where unknown addresses are asked for; NULL = all is known */
 	struct cv_telemetry *telemetry;
 	struct cv_bpf *bpf; /* NULL = no kernel plane (drop-in mode) */
 	struct cv_sock_config sock;

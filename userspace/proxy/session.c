@@ -112,6 +112,7 @@ void cv_session_put(struct cv_session *s)
 	TAILQ_REMOVE(&s->lane->sessions, s, node);
 	cv_tunnel_fini(&s->tunnel);
 	cv_route_fini(&s->route);
+	cv_str_put(&s->asked);
 	cv_identity_fini(&s->src_identity);
 	cv_workload_put(&s->workload);
 	cv_lane_put(s->lane);
@@ -150,6 +151,7 @@ struct cv_session *cv_session_new(const struct cv_session_opts *opts)
 	s->client = opts->client;
 	s->dst = opts->dst;
 	s->accepted_ms = cv_now_ms();
+	s->random = cv_proxy_random(lane->pw);
 	TAILQ_INSERT_TAIL(&lane->sessions, s, node);
 	cv_dial_init(&s->dial, lane, NULL);
 	cv_tunnel_init(&s->tunnel, lane->pw->base, &lane->pw->chunks, on_tunnel_done);

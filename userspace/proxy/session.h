@@ -42,6 +42,9 @@ struct cv_session {
 
 	/* outbound */
 	struct cv_route route;
+	uint64_t random; /* its choices */
+	cv_str asked; /* of the control plane, last; NULL = nothing */
+	unsigned nr_asked;
 	struct cv_resolve_wait name; /* for the address of route.hostname */
 	struct cv_pool_wait wait;
 	/* inbound */
