@@ -6,7 +6,7 @@
 # One table, medians of ROUNDS (5); the samples are in $O/bench-k8s.json. `make bench-k8s` runs it.
 #
 #   ready   from the proxy's start to its readiness, with 100 pods on its node, each of an account of its own
-#   memory  resident, with istiod connected and certificates for 50 such pods
+#   memory  resident, with istiod connected and certificates for 50 such pods, when idle for 12 seconds
 #   first   a new pod of a new account: the end of its first exchange with a pod of the other node, after the later
 #           of the start of its container (which is when the CNI plugin has returned) and istiod's push of its record
 #   policy  a DENY that concerns an open connection and new ones, from the return of kubectl
@@ -228,8 +228,8 @@ turns()
 memory_turn()
 {
 	fresh "$1" >/dev/null && wait_for 60 certified 52 || return
-	# What a proxy gives back after its start, it gives back by then.
-	sleep 3
+	# What a proxy gives back when it has nothing to do, it gives back by then.
+	sleep 12
 	sample memory "$1" "$(resident_mb)"
 }
 

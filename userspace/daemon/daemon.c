@@ -32,7 +32,7 @@ static const struct stage {
 	{ "ZDS", NULL, cv_stop_inpod, IN_POD },
 	{ "proxy", NULL, cv_stop_proxy, BOTH_MODES },
 	{ "workers", cv_start_workers, cv_stop_workers, BOTH_MODES },
-	{ "control thread's priority", cv_start_batch, NULL, BOTH_MODES },
+	{ "control thread's priority", cv_start_batch, NULL, FULL_MODE }, /* IN_POD: when ready */
 	{ "proxy", cv_start_proxy, NULL, BOTH_MODES },
 	{ "node", cv_start_node, cv_stop_node, FULL_MODE },
 	{ "ZDS", cv_start_inpod, NULL, IN_POD },

@@ -49,10 +49,13 @@ static void on_ready(bool ready, void *arg)
 {
 	struct cv_daemon *d = arg;
 
-	if (ready)
+	if (ready) {
 		cv_ready_done(d->telemetry, "workload proxy manager");
-	else
+		/* Until here no pod's traffic could suffer from us, and everyone waited for us. */
+		(void)cv_start_batch(d);
+	} else {
 		cv_ready_add(d->telemetry, "workload proxy manager");
+	}
 }
 
 /* Our own pod, if the environment names it: who scrapes our metrics may do so over HBONE. */
