@@ -18,7 +18,7 @@
 
 REFUSED=ECONNRESET,EPIPE,less
 
-plan 71
+plan 74
 
 up()
 {
@@ -242,6 +242,18 @@ check "… and no connections" wait_for 10 ktap_gone "$tick_gone"
 check "… the others go on" from client -m echo -n 1000 $FAR4 7000
 check "the pod comes back" inpod_hand_over near
 check "… and is reached" wait_for 10 from far -m echo -n 1000 $NEAR4 7000
+
+# --- a pod that the control plane does not know yet ---
+printf '%s\n' node=node1 pod=early sa=early namespace=default >"$LAB/pods/early"
+netns_add early >/dev/null
+has_certificate()
+{
+	inpod_ctl node1 next certificates -o json | grep -q "spiffe://cluster.local/ns/default/sa/$1"
+}
+check "a pod without a record is handed over" inpod_hand_over early
+check "its certificate is there before its record" wait_for 10 has_certificate early
+check "it goes" inpod_forget early
+rm "$LAB/pods/early"
 
 # --- the other node in full mode ---
 full_mode()
