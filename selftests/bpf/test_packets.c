@@ -103,6 +103,7 @@ struct shape {
 	bool atomic; /* IPv6: a fragment header that fragments nothing */
 	uint8_t nr_ext; /* IPv6: extension headers, 8 bytes each */
 	uint8_t ext[12];
+	bool decoy; /* what follows the IP header would be an ACK's header, if it were TCP */
 	const char *src; /* NULL = the pod's own */
 	uint8_t flags; /* 0 = SYN */
 	uint8_t doff; /* 0 = 5 */
@@ -192,6 +193,15 @@ static void put_tcp(struct packet *p, const struct shape *s)
 	memcpy(p->b + p->tcp + 16, &sum, 2);
 }
 
+/* 16 bytes of options or extension headers, with a data offset and flags where TCP has them. */
+static void put_decoy(struct packet *p, const struct shape *s)
+{
+	size_t at = 14 + (s->v6 ? 40 : 20) + 12;
+
+	p->b[at] = 5 << 4;
+	p->b[at + 1] = F_ACK;
+}
+
 static struct packet build(const struct shape *s)
 {
 	const char *own = s->v6 ? "fd88::1" : "10.88.0.1";
@@ -203,6 +213,8 @@ static struct packet build(const struct shape *s)
 		put_ip6(&p, s, &src);
 	else
 		put_ip4(&p, s, &src);
+	if (s->decoy)
+		put_decoy(&p, s);
 	put_tcp(&p, s);
 	p.len -= s->cut;
 	return p;
@@ -491,8 +503,38 @@ static void test_ingress_attested(void **state)
 		  .seq = 7,
 		  .want = NEXT,
 		  .reason = CV_REASON_NOT_SYN },
+		{ .name = "wrong, IPv4 options like an ACK",
+		  .options = 16,
+		  .decoy = true,
+		  .seq = 7,
+		  .want = DROP,
+		  .reason = CV_REASON_STALE_TUPLE },
+		{ .name = "wrong, IPv6 extension headers like an ACK",
+		  .v6 = 1,
+		  .nr_ext = 2,
+		  .ext = { 0, 60 },
+		  .decoy = true,
+		  .seq = 7,
+		  .want = DROP,
+		  .reason = CV_REASON_STALE_TUPLE },
 		{ .name = "cut", .cut = 1, .want = DROP, .reason = CV_REASON_MALFORMED },
+		{ .name = "ACK, header beyond the packet",
+		  .flags = F_ACK,
+		  .doff = 6,
+		  .want = DROP,
+		  .reason = CV_REASON_MALFORMED },
+		{ .name = "ACK, header too short, IPv6",
+		  .v6 = 1,
+		  .flags = F_ACK,
+		  .doff = 4,
+		  .want = DROP,
+		  .reason = CV_REASON_MALFORMED },
 		{ .name = "UDP", .proto = IPPROTO_UDP, .want = NEXT, .reason = CV_REASON_NOT_TCP },
+		{ .name = "UDP like an ACK",
+		  .flags = F_ACK,
+		  .proto = IPPROTO_UDP,
+		  .want = NEXT,
+		  .reason = CV_REASON_NOT_TCP },
 	};
 
 	(void)state;
