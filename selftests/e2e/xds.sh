@@ -6,12 +6,12 @@
 # refused by name, and whatever becomes of it (away, slow, flapping, repeating itself, garbage, gone in
 # the middle of a message) the last state serves.
 #
-#	culvertd ── http:// ──▶ xds_server.py     both in a namespace of their own, no pods
+#	culvertd ── https://, a token ──▶ xds_server.py     both in a namespace of their own, no pods
 
 . "${CV_SELFTESTS:-$(dirname "$0")/..}/lib/ktap.sh"
 
 /usr/bin/python3 -c 'import grpc' 2>/dev/null || skip_all "no python3-grpcio here (sudo make deps)"
-plan 27
+plan 29
 
 ns=$(netns_add xds)
 log=$CV_TMP/culvertd.log
@@ -21,13 +21,33 @@ port=15010
 mkdir -p "$CV_TMP/ca"
 echo secret >"$CV_TMP/token"
 
+# root NAME: a root of this name; certificate: the server's own, of the root `ours`
+root()
+{
+	openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -noenc -days 30 -subj "/O=$1" \
+		-keyout "$CV_TMP/$1-key.pem" -out "$CV_TMP/$1.pem" \
+		-addext "keyUsage=critical,keyCertSign" 2>/dev/null
+}
+
+certificate()
+{
+	openssl req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -noenc -subj /O=istiod \
+		-keyout "$CV_TMP/key.pem" -out "$CV_TMP/csr.pem" 2>/dev/null &&
+		echo "subjectAltName=DNS:localhost" >"$CV_TMP/names" &&
+		openssl x509 -req -in "$CV_TMP/csr.pem" -CA "$CV_TMP/ours.pem" -CAkey "$CV_TMP/ours-key.pem" \
+			-CAcreateserial -days 30 -extfile "$CV_TMP/names" -out "$CV_TMP/cert.pem" 2>/dev/null
+}
+
+root ours && root theirs && certificate && cp "$CV_TMP/ours.pem" "$CV_TMP/roots.pem" || exit 1
+
 # server_start: with the commands in $CV_TMP/state carried out first; its pid in $server
 server_start()
 {
 	: >"$said"
 	rm -f "$CV_TMP/commands"
 	mkfifo "$CV_TMP/commands"
-	ip netns exec "$ns" /usr/bin/python3 "$CV_SELFTESTS/lib/xds_server.py" -t secret $port \
+	ip netns exec "$ns" /usr/bin/python3 "$CV_SELFTESTS/lib/xds_server.py" -t secret \
+		-c "$CV_TMP/cert.pem" -k "$CV_TMP/key.pem" $port \
 		<"$CV_TMP/commands" >"$said" 2>&1 &
 	server=$!
 	exec 9>"$CV_TMP/commands"
@@ -64,7 +84,8 @@ say()
 
 daemon_start()
 {
-	nsenter --net="/run/netns/$ns" env -i PATH="$PATH" XDS_ADDRESS=http://localhost:$port \
+	nsenter --net="/run/netns/$ns" env -i PATH="$PATH" XDS_ADDRESS=https://localhost:$port \
+		XDS_ROOT_CA="$CV_TMP/roots.pem" \
 		AUTH_TOKEN="$CV_TMP/token" CA_ADDRESS=http://localhost:1 NODE_NAME=node-1 \
 		POD_NAME=z POD_NAMESPACE=istio-system CULVERT_RUN_DIR="$run_dir" \
 		CULVERT_BPFFS="/sys/fs/bpf/cv-$CV_RUN-xds" CULVERT_CONFIG="$CV_TMP/none/c.yaml" \
@@ -211,6 +232,15 @@ server_start
 check "a wrong token is refused, and told" wait_for 60 grep -q 'Unauthenticated: authentication failure' "$log"
 echo secret >"$CV_TMP/token"
 check "a rotated token is read anew" wait_for 60 grep -q 'request address initial=' "$said"
+
+# --- and so are the roots ---
+server_kill
+cp "$CV_TMP/theirs.pem" "$CV_TMP/roots.pem"
+server_start
+check "a certificate of another root is refused, and told" \
+	wait_for 60 grep -q 'Unavailable: localhost:.* TLS: .*issuer certificate' "$log"
+cp "$CV_TMP/ours.pem" "$CV_TMP/roots.pem"
+check "a rotated root is read anew" wait_for 60 grep -q 'request address initial=' "$said"
 
 # --- half a message ---
 tell "fill 20000 2000"
