@@ -76,10 +76,10 @@ check "refused: the development CA beside CA_ADDRESS" fails_with CA_ADDRESS star
 check "refused: the development CA beside XDS_ADDRESS" fails_with XDS_ADDRESS start_with XDS_ADDRESS=x
 check "refused: the development CA in Kubernetes" fails_with KUBERNETES_SERVICE_HOST start_with KUBERNETES_SERVICE_HOST=x
 chmod 644 "$LAB/ca/root-key.pem"
-check "refused: a root key that others can read" fails_with root-key start_with X=
+check "refused: a root key that others can read" fails_with "root-key.pem: mode 0644" start_with X=
 chmod 600 "$LAB/ca/root-key.pem"
 chmod 755 "$LAB/ca"
-check "refused: a CA directory that others can read" fails_with "$LAB/ca" start_with X=
+check "refused: a CA directory that others can read" fails_with "ca: mode 0755" start_with X=
 chmod 700 "$LAB/ca"
 check "refused: a bad culvert.yaml at start" fails_with "settings.yaml:1" start_with CULVERT_CONFIG="$CV_TMP/settings.yaml"
 check "refused: a bad file of workloads at start" fails_with "bad.yaml:1" start_with LOCAL_XDS_PATH="$CV_TMP/bad.yaml"
