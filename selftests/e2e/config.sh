@@ -39,7 +39,11 @@ cp "$LAB/mesh.yaml" "$CV_TMP/good.yaml"
 bad_line=$(grep -n nonsense "$LAB/mesh.yaml" | cut -d: -f1)
 check "a bad file is refused by file and line" logs "mesh.yaml:$bad_line: .*nonsense"
 check "… the last good state serves" call $FAR4 7000 -m echo -n 1000
-check "… a metric says so" wait_for 10 [ "$(metric node1 culvert_file_refused)" = 1 ]
+refused_is()
+{
+	[ "$(metric node1 culvert_file_refused)" = "$1" ]
+}
+check "… a metric says so" wait_for 10 refused_is 1
 check "… and status too" sh -c "[ \"\$(env CULVERT_RUN_DIR=$(node_run_dir node1) $CULVERTCTL status -o json | jq -r .fileError)\" != null ]"
 cp "$CV_TMP/good.yaml" "$LAB/mesh.yaml"
 check "the good file is taken again" wait_for 10 sh -c "[ \"\$(env CULVERT_RUN_DIR=$(node_run_dir node1) $CULVERTCTL status -o json | jq -r .fileError)\" = null ]"
@@ -99,5 +103,9 @@ serial()
 wait_for 10 call $FAR4 7000 -m echo -n 100
 first=$(serial)
 sleep 5
-check "they are renewed" wait_for 10 [ "$(serial)" != "$first" ]
+renewed()
+{
+	[ "$(serial)" != "$first" ]
+}
+check "they are renewed" wait_for 10 renewed
 check "connections go on after the first ones have expired" call $FAR4 7000 -m echo -n 100

@@ -17,6 +17,13 @@ tick()
 		"$3" "$4" >"$CV_TMP/$1.tick" 2>&1 &
 	eval "tick_$1=$!"
 	cleanup stop "$!"
+	ticks "$CV_TMP/$1.tick"
+}
+
+# has_no_record POD: node1 does not know it
+has_no_record()
+{
+	ctl node1 workloads -o json | jq -e --arg pod "$1" 'all(.[]; .name != $pod)'
 }
 
 # lived NAME: it is still ticking, and ends without an error when told to
@@ -49,7 +56,6 @@ objects()
 # --- enrolment of a live pod ---
 tick older_same client $NEAR4 7000
 tick older_far client $FAR4 7000
-sleep 0.5
 mesh_daemons >>"$CV_TMP/up.log" 2>&1 || up
 servers_before=$(ip netns pids "$(run_name near)" | sort | tr '\n' ' ')
 check "pods are enrolled" mesh_enrol
@@ -79,7 +85,6 @@ check "removing a pod that is not enrolled is no error" ctl node1 pod del defaul
 # --- kill -9 ---
 tick direct client $NEAR4 7000
 tick fixed client $FAR4 7000
-sleep 0.5
 objects_before=$(objects)
 capture_start node1 "$CV_TMP/dead.pcap" tcp
 daemon_stop node1 KILL
@@ -107,7 +112,7 @@ kill "$tick_fixed" 2>/dev/null
 # --- no record yet: captured, waits, then refused ---
 sed -i '$ a absent=1' "$LAB/pods/client"
 mesh_file
-sleep 1
+wait_for 60 has_no_record client
 start=$(date +%s)
 check "without its record the pod's connections are refused" \
 	call $FAR4 7000 -m echo -n 10 -w 20000 -x ECONNRESET,less
@@ -118,7 +123,6 @@ check "with it they work" wait_for 10 call $FAR4 7000 -m echo -n 1000
 
 # --- removal of a busy pod ---
 tick busy client $FAR4 7000
-sleep 0.5
 check "a busy pod is removed" pod_unenrol client
 check "its proxied connections are closed" wait_for 10 ktap_gone "$tick_busy"
 check "what it opens now goes past culvert" call $FAR4 7000 -m echo -n 1000

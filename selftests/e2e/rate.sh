@@ -27,8 +27,8 @@ burst()
 {
 	burst_start=$(date +%s%N)
 	pod_exec "$1" "$CV_TOOLS/tcpcall" -m echo -n 100 -c 2000 -j 4 -w 30000 "$2" 7000 \
-		>"$CV_TMP/burst.log" ||
-		{ { cat "$CV_TMP/burst.log"; grep -h 'error=' "$LAB"/node?.log | tail -n 20; } >&2; return 1; }
+		>"$CV_TMP/burst.$2" ||
+		{ { cat "$CV_TMP/burst.$2"; grep -h 'error=' "$LAB"/node?.log | tail -n 20; } >&2; return 1; }
 	echo $((($(date +%s%N) - burst_start) / 1000000))
 }
 
@@ -53,12 +53,31 @@ churn()
 	comment "$churn_n connections to $1 in $2 s"
 }
 
-for path in "direct $NEAR4" "HBONE $FAR4"; do
-	name=${path% *} address=${path#* }
-	first=$(share "$address")
-	check "$name: no connection failed for 60 s" churn "$address" 60
-	last=$(share "$address")
-	comment "$name: $first % of the rate without a mesh at first, $last % at last"
-	check "$name: the rate holds (two thirds of it at least: machines are shared)" \
-		[ "${last:-0}" -ge $((${first:-100} * 2 / 3)) ]
-done
+# holds FIRST ADDRESS: two thirds of that share at least, in one of five measurements: what accumulates stays,
+# what else the machine does comes and goes
+holds()
+{
+	for _ in 1 2 3 4 5; do
+		last=$(share "$2") || return
+		echo "$1 % of the rate without a mesh at first, now $last %"
+		[ "$last" -lt $(($1 * 2 / 3)) ] || return 0
+	done
+	return 1
+}
+
+# churned STATUS FILE: how a churn in the background has ended, and what it said
+churned()
+{
+	cat "$2"
+	return "$1"
+}
+
+direct=$(share $NEAR4)
+hbone=$(share $FAR4)
+churn $NEAR4 60 >"$CV_TMP/direct" 2>&1 &
+pid=$!
+check "HBONE: no connection failed for 60 s" churn $FAR4 60
+wait $pid
+check "direct: no connection failed for 60 s" churned $? "$CV_TMP/direct"
+check "direct: the rate holds" holds "${direct:-100}" $NEAR4
+check "HBONE: the rate holds" holds "${hbone:-100}" $FAR4

@@ -156,6 +156,7 @@ wait_for 20 grep -q 'ready after' "$log" || {
 	comment "$(tail -n 20 "$log")"
 	exit 1
 }
+wait_for 60 grep -q 'warn.*xds.*control plane: Unavailable' "$log"
 sleep 1
 check "without a control plane it is not ready" not_ready
 check_eq "… which the log says once" 1 "$(grep -c 'warn.*xds.*control plane: Unavailable' "$log")"

@@ -168,6 +168,7 @@ tick()
 		"$3" "$4" >"$CV_TMP/$1.tick" 2>&1 &
 	eval "tick_$1=$!"
 	cleanup stop "$!"
+	ticks "$CV_TMP/$1.tick"
 }
 
 # lived NAME: it is still ticking, and ends without an error when told to
@@ -222,7 +223,6 @@ inpod_start node1 next
 check "rolling update: the next one gets ready beside the first" wait_ready next
 check_eq "… both listen" 12 "$(ours near)"
 tick roll client $FAR4 7000
-sleep 1
 kill -TERM "$tick_roll"
 check "… the first one ends by itself" daemon_stop node1
 sleep 2
@@ -235,7 +235,6 @@ check "the last words of the first one" grep -q "drained" "$LAB/node1.log"
 
 # --- pods go ---
 tick gone far $NEAR4 7000
-sleep 0.5
 check "a pod that the agent deletes" inpod_forget near
 check "… has no sockets of ours" wait_for 10 has_none near
 check "… and no connections" wait_for 10 ktap_gone "$tick_gone"

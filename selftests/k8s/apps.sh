@@ -143,8 +143,7 @@ service_ip()
 ticking()
 {
 	k8s_start "$1" "$(echo "$2" | tr / -)" "$CV_TOOLS/tcpcall" -m tick -v -i 50 -t 3600000 "$3" "$4"
-	sleep 0.5
-	tick_lives "$1"
+	wait_for 60 grep -q '^ticking' "$K8S/$1.log" && tick_lives "$1"
 }
 
 tick_lives()

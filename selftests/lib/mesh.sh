@@ -74,6 +74,12 @@ call()
 	pod_exec client "$CV_TOOLS/tcpcall" "$@" "$mesh_to" "$mesh_port"
 }
 
+# ticks FILE: tcpcall -v -m tick, whose output goes there, has its connection open
+ticks()
+{
+	wait_for 60 grep -qs '^ticking' "$1"
+}
+
 # metric NODE NAME GREP…: sum of a metric's samples whose line has every pattern
 metric()
 (

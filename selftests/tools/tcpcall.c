@@ -94,7 +94,8 @@ static void usage(void)
 	      "      source  read -n BYTES and the end\n"
 	      "      hold    send nothing, read nothing, watch for -t MS; print how it ended\n"
 	      "      stall   send -n BYTES, then read nothing for -t MS\n"
-	      "      tick    every -i MS a number and its echo, for -t MS or till SIGTERM\n"
+	      "      tick    every -i MS a number and its echo, for -t MS or till SIGTERM;\n"
+	      "              with -v says `ticking` after the first\n"
 	      "  -n BYTES (1024)  -s TEXT (hello)  -e TEXT the answer contains (line)\n"
 	      "  -c CONNECTIONS in all (1)   -j at once (as many as -c)\n"
 	      "  -w MS to wait for one step (10000)   -i MS (100)   -t MS (1000)\n"
@@ -360,6 +361,10 @@ static int call_tick(struct call *call)
 		if (nr && now - last > call->gap_ms)
 			call->gap_ms = now - last;
 		last = now;
+		if (!nr && options.verbose && options.connections == 1) {
+			puts("ticking"); /* for who waits for the connection to be open */
+			fflush(stdout);
+		}
 		usleep(options.interval_ms * 1000);
 	}
 	return 0;
