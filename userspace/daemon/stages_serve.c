@@ -56,7 +56,8 @@ void cv_stop_control_socket(struct cv_daemon *d)
 }
 
 /* Is there another process in our network namespace, as far as /proc shows? Whoever shares it
- * could send requests to the admin port. */
+ * could send requests to the admin port. A container in the node's namespace (hostNetwork) may have a
+ * PID namespace of its own and see nobody; but the first network namespace alone has this file. */
 static bool is_netns_shared(void)
 {
 	DIR *proc = opendir("/proc");
@@ -65,7 +66,8 @@ static bool is_netns_shared(void)
 	char path[64];
 	bool shared = false;
 
-	if (!proc || stat("/proc/self/ns/net", &own) < 0)
+	if (!proc || stat("/proc/self/ns/net", &own) < 0 ||
+	    access("/proc/sys/net/core/netdev_budget", F_OK) == 0)
 		shared = true;
 	while (!shared && (e = readdir(proc))) {
 		if (e->d_name[0] < '1' || e->d_name[0] > '9' ||
