@@ -29,9 +29,9 @@ if [ "${1:-}" = up-node ] || [ -e "$CV_TMP/k8s/node1/kubelet.yaml" ]; then
 	lab_missing=node_missing lab_up=node_up lab_down=node_down
 else
 	. "$CV_SELFTESTS/k8s/cluster.sh"
+	. "$CV_SELFTESTS/k8s/apps.sh"
 	lab_missing=cluster_missing lab_up=cluster_up lab_down=cluster_down
 fi
-. "$CV_SELFTESTS/k8s/apps.sh"
 # What KEEP=1 says at the end is for tests.
 trap - EXIT INT TERM HUP
 

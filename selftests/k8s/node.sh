@@ -331,10 +331,22 @@ proxy_pod()
 		jq -er '[.items[] | select(.metadata.deletionTimestamp == null)][0].metadata.name'
 }
 
+# proxy_exec NODE COMMAND…: in the network of the proxy's pod, which is its pause process's: a thread of the
+# proxy may be in that of a pod which it serves
 proxy_exec()
 {
 	shift
-	nsenter -t "$(container_pids "$K8S_PROXY_NAMESPACE/$(proxy_pod)" | head -n 1)" -n "$@"
+	nsenter -t "$(pause_pid "$K8S_PROXY_NAMESPACE/$(proxy_pod)")" -n "$@"
+}
+
+# pause_pid NAMESPACE/NAME
+pause_pid()
+{
+	container_files "$1" cgroup.procs | while read -r k8s_file; do
+		cat "${k8s_file%/*/*}"/*/cgroup.procs
+	done | sort -u | while read -r k8s_pid; do
+		[ "$(cat "/proc/$k8s_pid/comm")" != pause ] || echo "$k8s_pid"
+	done | head -n 1
 }
 
 # table WHAT: istioctl's, live: through the API server and kubelet from the proxy's admin port
