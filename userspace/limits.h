@@ -97,6 +97,7 @@ enum cv_limits {
 	CV_LIMIT_XDS_RESOURCES = 1 << 20, /* resources of one type that are held */
 	CV_LIMIT_XDS_REQUEST = 4 << 20, /* bytes of a request that istiod takes */
 	CV_LIMIT_XDS_REFUSALS = 4096, /* bytes of the text that says what was refused */
+	CV_LIMIT_STORE_GARBAGE = 4096, /* changes whose old objects wait for readers */
 	CV_LIMIT_XDS_BATCH = 256, /* workloads and services that are applied at once */
 	CV_LIMIT_XDS_HELD_MS = 1000, /* a workload waits for a policy that it lists and we lack */
 	CV_LIMIT_DEMAND_KEYS = 4096, /* … asked for on demand; and known to lead to nothing */

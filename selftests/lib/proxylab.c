@@ -102,18 +102,18 @@ static struct cv_workload *make_workload(void)
 
 	assert_non_null(w);
 	w->uid = cv_str_new("cluster1//v1/Pod/ns/app");
-	w->name = cv_str_new("app");
-	w->ns = cv_str_new("ns");
-	w->trust_domain = cv_str_new("cluster.local");
-	w->service_account = cv_str_new("sa");
-	w->workload_name = cv_str_new("app");
-	w->workload_type = cv_str_new("deployment");
-	w->canonical_name = cv_str_new("app");
-	w->canonical_revision = cv_str_new("v1");
-	w->node = cv_str_new("node1");
-	w->cluster_id = cv_str_new("cluster1");
-	w->protocol = CV_PROTOCOL_HBONE;
-	w->capacity = 1;
+	w->group->name = cv_str_new("app");
+	w->group->ns = cv_str_new("ns");
+	w->group->trust_domain = cv_str_new("cluster.local");
+	w->group->service_account = cv_str_new("sa");
+	w->group->workload_name = cv_str_new("app");
+	w->group->workload_type = cv_str_new("deployment");
+	w->group->canonical_name = cv_str_new("app");
+	w->group->canonical_revision = cv_str_new("v1");
+	w->place->node = cv_str_new("node1");
+	w->group->cluster_id = cv_str_new("cluster1");
+	w->group->protocol = CV_PROTOCOL_HBONE;
+	w->group->capacity = 1;
 	w->nr_ips = 2;
 	w->ips = calloc(2, sizeof(*w->ips));
 	assert_non_null(w->ips);
@@ -128,7 +128,8 @@ static void apply_workload(void *arg)
 	struct cv_delta delta = { .kind = CV_DELTA_WORKLOAD };
 
 	lab->workload = make_workload();
-	lab->workload->has_app_tunnel = lab->workload->app_tunnel_proxy = lab->app_tunnel;
+	lab->workload->group->has_app_tunnel = lab->workload->group->app_tunnel_proxy =
+		lab->app_tunnel;
 	delta.key = cv_str_ref(lab->workload->uid);
 	delta.workload = cv_workload_ref(lab->workload);
 	cv_store_apply(lab->store, &delta, 1);

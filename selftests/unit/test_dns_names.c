@@ -144,8 +144,8 @@ static const char *ask(struct cv_store *s, const struct cv_dns_zone *z, const ch
 	char addrs[16][CV_ADDR_TEXT];
 	size_t len = 0;
 
-	client->ns = cv_str_new("ns1");
-	client->network = cv_str_new("nw1");
+	client->group->ns = cv_str_new("ns1");
+	client->group->network = cv_str_new("nw1");
 	switch (cv_dns_names_find(s, z, &q, &r)) {
 	case CV_DNS_UNKNOWN:
 		snprintf(text, sizeof(text), "forward");

@@ -103,39 +103,39 @@ static const char everything[] =
 static void check_workload(const struct cv_workload *w)
 {
 	assert_string_equal(w->uid, "c1//Pod/shop/cart-0");
-	assert_string_equal(w->name, "cart-0");
-	assert_string_equal(w->ns, "shop");
-	assert_string_equal(w->service_account, "cart");
-	assert_string_equal(w->trust_domain, "cluster.local");
-	assert_string_equal(w->network, "net-a");
-	assert_string_equal(w->workload_name, "cart");
-	assert_string_equal(w->workload_type, "deployment");
-	assert_string_equal(w->canonical_name, "cart-app");
-	assert_string_equal(w->canonical_revision, "v2");
-	assert_string_equal(w->hostname, "cart.example");
-	assert_string_equal(w->node, "worker-a");
-	assert_string_equal(w->cluster_id, "c1");
-	assert_string_equal(w->locality.zone, "eu-1");
-	assert_null(w->locality.subzone);
-	assert_true(w->has_locality && w->native_tunnel && w->has_app_tunnel &&
-		    w->app_tunnel_proxy);
-	assert_int_equal(w->app_tunnel_port, 15088);
-	assert_int_equal(w->protocol, CV_PROTOCOL_HBONE);
-	assert_int_equal(w->network_mode, CV_NETWORK_HOST);
+	assert_string_equal(cv_workload_name(w), "cart-0");
+	assert_string_equal(w->group->ns, "shop");
+	assert_string_equal(w->group->service_account, "cart");
+	assert_string_equal(w->group->trust_domain, "cluster.local");
+	assert_string_equal(w->group->network, "net-a");
+	assert_string_equal(w->group->workload_name, "cart");
+	assert_string_equal(w->group->workload_type, "deployment");
+	assert_string_equal(w->group->canonical_name, "cart-app");
+	assert_string_equal(w->group->canonical_revision, "v2");
+	assert_string_equal(w->group->hostname, "cart.example");
+	assert_string_equal(w->place->node, "worker-a");
+	assert_string_equal(w->group->cluster_id, "c1");
+	assert_string_equal(w->place->locality.zone, "eu-1");
+	assert_null(w->place->locality.subzone);
+	assert_true(w->place->has_locality && w->group->native_tunnel && w->group->has_app_tunnel &&
+		    w->group->app_tunnel_proxy);
+	assert_int_equal(w->group->app_tunnel_port, 15088);
+	assert_int_equal(w->group->protocol, CV_PROTOCOL_HBONE);
+	assert_int_equal(w->group->network_mode, CV_NETWORK_HOST);
 	assert_int_equal(w->status, CV_UNHEALTHY);
-	assert_int_equal(w->capacity, 7);
+	assert_int_equal(w->group->capacity, 7);
 	assert_int_equal(w->nr_ips, 2);
-	assert_int_equal(w->nr_policies, 2);
-	assert_string_equal(w->policies[1], "shop/two");
-	assert_false(w->waypoint->by_host);
-	assert_string_equal(w->waypoint->addr.network, "net-a");
-	assert_true(w->network_gateway->by_host);
-	assert_string_equal(w->network_gateway->host.host, "gw.example");
-	assert_int_equal(w->network_gateway->hbone_port, 15009);
-	assert_int_equal(w->nr_services, 1);
-	assert_int_equal(cv_port_map_find(&w->services[0].ports, 80), 8080);
-	assert_int_equal(cv_port_map_find(&w->services[0].ports, 443), 8443);
-	assert_int_equal(cv_port_map_find(&w->services[0].ports, 81), -ENOENT);
+	assert_int_equal(w->group->nr_policies, 2);
+	assert_string_equal(w->group->policies[1], "shop/two");
+	assert_false(w->group->waypoint->by_host);
+	assert_string_equal(w->group->waypoint->addr.network, "net-a");
+	assert_true(w->group->network_gateway->by_host);
+	assert_string_equal(w->group->network_gateway->host.host, "gw.example");
+	assert_int_equal(w->group->network_gateway->hbone_port, 15009);
+	assert_int_equal(w->group->nr_services, 1);
+	assert_int_equal(cv_port_map_find(&w->group->services[0].ports, 80), 8080);
+	assert_int_equal(cv_port_map_find(&w->group->services[0].ports, 443), 8443);
+	assert_int_equal(cv_port_map_find(&w->group->services[0].ports, 81), -ENOENT);
 }
 
 static void check_service(const struct cv_service *s)
@@ -320,10 +320,10 @@ static void test_defaults(void **state)
 	}
 	assert_int_equal(
 		parse("workloads: [{workloadIps: [], namespace: n, services: {}}]", &f, error), 0);
-	assert_null(f.workloads[0]->trust_domain); /* nothing is made up */
-	assert_null(f.workloads[0]->service_account);
-	assert_int_equal(f.workloads[0]->capacity, 1);
-	assert_int_equal(f.workloads[0]->protocol, CV_PROTOCOL_TCP);
+	assert_null(f.workloads[0]->group->trust_domain); /* nothing is made up */
+	assert_null(f.workloads[0]->group->service_account);
+	assert_int_equal(f.workloads[0]->group->capacity, 1);
+	assert_int_equal(f.workloads[0]->group->protocol, CV_PROTOCOL_TCP);
 	cv_mesh_file_fini(&f);
 }
 

@@ -22,14 +22,14 @@ static struct cv_workload *make_workload(const char *name)
 {
 	struct cv_workload *w = cv_workload_new();
 
-	w->name = cv_str_new("pod-0");
-	w->ns = cv_str_new("shop");
-	w->workload_name = cv_str_new(name);
-	w->canonical_name = cv_str_new("canon");
-	w->canonical_revision = cv_str_new("v1");
-	w->cluster_id = cv_str_new("Kubernetes");
-	w->trust_domain = cv_str_new("cluster.local");
-	w->service_account = cv_str_new("sa");
+	w->group->name = cv_str_new("pod-0");
+	w->group->ns = cv_str_new("shop");
+	w->group->workload_name = cv_str_new(name);
+	w->group->canonical_name = cv_str_new("canon");
+	w->group->canonical_revision = cv_str_new("v1");
+	w->group->cluster_id = cv_str_new("Kubernetes");
+	w->group->trust_domain = cv_str_new("cluster.local");
+	w->group->service_account = cv_str_new("sa");
 	return w;
 }
 
@@ -272,10 +272,10 @@ static void test_names(void **state)
 	char name[64];
 
 	(void)state;
-	src->workload_name = cv_str_new("web");
-	src->ns = cv_str_new("shop");
-	src->trust_domain = cv_str_new("td");
-	src->service_account = cv_str_new("sa");
+	src->group->workload_name = cv_str_new("web");
+	src->group->ns = cv_str_new("shop");
+	src->group->trust_domain = cv_str_new("td");
+	src->group->service_account = cv_str_new("sa");
 	text = cv_metrics_text(t);
 	assert_null(strstr(text, "on_demand_dns"));
 	cv_traffic_name_asked(t, src, "ext.org");

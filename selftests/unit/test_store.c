@@ -420,7 +420,7 @@ static void test_policy_batches(void **state)
 			" dryRun: false, rules: []}\n",
 			i);
 	fclose(f);
-	w->ns = cv_str_new("shop");
+	w->group->ns = cv_str_new("shop");
 	for (int round = 0; round < 3; round++) {
 		cv_fixture_apply(s, yaml);
 		cv_store_policies_for(s, w, &set);

@@ -28,10 +28,10 @@ static struct cv_workload *make_workload(const char *name)
 {
 	struct cv_workload *w = cv_workload_new();
 
-	w->name = cv_str_new(name);
-	w->ns = cv_str_new("shop");
-	w->cluster_id = cv_str_new("Kubernetes");
-	w->canonical_name = cv_str_new("canon");
+	w->group->name = cv_str_new(name);
+	w->group->ns = cv_str_new("shop");
+	w->group->cluster_id = cv_str_new("Kubernetes");
+	w->group->canonical_name = cv_str_new("canon");
 	return w;
 }
 
@@ -187,7 +187,7 @@ static void test_plaintext(void **state)
 	const char *line;
 
 	(void)state;
-	cv_str_put(&web->name);
+	cv_str_put(&web->group->name);
 	info.mtls = false;
 	info.tier = CV_TIER_PASSTHROUGH;
 	info.dst = NULL;

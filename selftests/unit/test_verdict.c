@@ -37,10 +37,10 @@ static struct cv_workload *make_workload(const char *name, const char *sa)
 	struct cv_workload *w = cv_workload_new();
 
 	assert_non_null(w);
-	w->trust_domain = cv_str_new("cluster.local");
-	w->ns = cv_str_new("shop");
-	w->name = cv_str_new(name);
-	w->service_account = cv_str_new(sa);
+	w->group->trust_domain = cv_str_new("cluster.local");
+	w->group->ns = cv_str_new("shop");
+	w->group->name = cv_str_new(name);
+	w->group->service_account = cv_str_new(sa);
 	return w;
 }
 
@@ -164,7 +164,7 @@ static void test_waypoint_is_never_direct(void **state)
 {
 	struct fixture *f = *state;
 
-	f->dst->waypoint = calloc(1, sizeof(*f->dst->waypoint));
+	f->dst->group->waypoint = calloc(1, sizeof(*f->dst->group->waypoint));
 	expect(f, 80, CV_ANSWER_DAEMON, CV_TIER_NONE, CV_REASON_WAYPOINT);
 	set_policies(f, POLICY("Deny", "[[]]"));
 	expect(f, 80, CV_ANSWER_DAEMON, CV_TIER_NONE, CV_REASON_WAYPOINT);
@@ -299,7 +299,8 @@ static void random_policies(struct fixture *f)
 /* What the evaluator says for the pair's addresses: bit 0 = some allowed, bit 1 = some denied. */
 static unsigned evaluate_all(const struct fixture *f, uint16_t port)
 {
-	const struct cv_identity id = { f->src->trust_domain, f->src->ns, f->src->service_account };
+	const struct cv_identity id = { f->src->group->trust_domain, f->src->group->ns,
+					f->src->group->service_account };
 	unsigned seen = 0;
 
 	for (size_t i = 0; i < 9; i++) {

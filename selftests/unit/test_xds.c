@@ -283,27 +283,28 @@ static void test_workload(void **state)
 	assert_string_equal(refusals(), "");
 	w = find("c1//Pod/ns/a");
 	assert_non_null(w);
-	assert_string_equal(w->trust_domain, "cluster.local");
-	assert_string_equal(w->service_account, "default");
-	assert_string_equal(w->cluster_id, "Kubernetes");
-	assert_string_equal(w->workload_type, "pod");
-	assert_string_equal(w->network, "net");
-	assert_int_equal(w->protocol, CV_PROTOCOL_HBONE);
+	assert_string_equal(w->group->trust_domain, "cluster.local");
+	assert_string_equal(w->group->service_account, "default");
+	assert_string_equal(w->group->cluster_id, "Kubernetes");
+	assert_string_equal(w->group->workload_type, "pod");
+	assert_string_equal(w->group->network, "net");
+	assert_int_equal(w->group->protocol, CV_PROTOCOL_HBONE);
 	assert_int_equal(w->status, CV_UNHEALTHY);
-	assert_int_equal(w->capacity, 7);
+	assert_int_equal(w->group->capacity, 7);
 	assert_int_equal(w->nr_ips, 2);
 	assert_true(cv_addr_is_v4(&w->ips[0]) && !cv_addr_is_v4(&w->ips[1]));
-	assert_int_equal(w->nr_services, 2);
-	assert_string_equal(w->services[0].service.host, "a.ns.svc");
-	assert_int_equal(cv_port_map_find(&w->services[0].ports, 80), 8080);
-	assert_int_equal(cv_port_map_find(&w->services[0].ports, 443), 8443);
-	assert_int_equal(w->services[1].ports.n, 0);
-	assert_true(w->waypoint->by_host && w->waypoint->hbone_port == 15008);
-	assert_string_equal(w->waypoint->host.host, "way.ns.svc");
-	assert_true(w->has_app_tunnel && w->app_tunnel_proxy && w->app_tunnel_port == 15088);
-	assert_true(w->has_locality);
-	assert_string_equal(w->locality.region, "eu");
-	assert_string_equal(w->policies[0], "ns/p");
+	assert_int_equal(w->group->nr_services, 2);
+	assert_string_equal(w->group->services[0].service.host, "a.ns.svc");
+	assert_int_equal(cv_port_map_find(&w->group->services[0].ports, 80), 8080);
+	assert_int_equal(cv_port_map_find(&w->group->services[0].ports, 443), 8443);
+	assert_int_equal(w->group->services[1].ports.n, 0);
+	assert_true(w->group->waypoint->by_host && w->group->waypoint->hbone_port == 15008);
+	assert_string_equal(w->group->waypoint->host.host, "way.ns.svc");
+	assert_true(w->group->has_app_tunnel && w->group->app_tunnel_proxy &&
+		    w->group->app_tunnel_port == 15088);
+	assert_true(w->place->has_locality);
+	assert_string_equal(w->place->locality.region, "eu");
+	assert_string_equal(w->group->policies[0], "ns/p");
 	cv_workload_put(&w);
 }
 
@@ -518,7 +519,7 @@ static void test_repeated(void **state)
 	add_workload(&w);
 	deliver(CV_XDS_ADDRESS, false);
 	struct cv_workload *now = find("a");
-	assert_string_equal(now->name, "a");
+	assert_string_equal(cv_workload_name(now), "a");
 	cv_workload_put(&now);
 }
 
@@ -647,7 +648,7 @@ static void add_selector(const char *name)
 static size_t policies_of(const char *uid)
 {
 	struct cv_workload *w = find(uid);
-	size_t n = w ? w->nr_policies : SIZE_MAX;
+	size_t n = w ? w->group->nr_policies : SIZE_MAX;
 
 	cv_workload_put(&w);
 	return n;

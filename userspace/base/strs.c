@@ -18,7 +18,7 @@
 
 #include "userspace/base/cleanup.h"
 
-enum { SHARDS = 16, FIRST_BUCKETS = 16 };
+enum { SHARDS = 16, FIRST_BUCKETS = 16, MOST_A_BUCKET = 2 };
 
 struct node {
 	struct node *next;
@@ -77,18 +77,17 @@ static struct node **bucket_of(struct shard *s, uint64_t hash)
 	return &s->buckets[hash & (s->nr_buckets - 1)];
 }
 
-/* Doubles the table when there is a node a bucket. */
-static void grow(struct shard *s)
+static void resize(struct shard *s, size_t nr_buckets)
 {
-	struct shard bigger = *s;
+	struct shard fresh = *s;
 
-	bigger.nr_buckets = s->nr_buckets ? s->nr_buckets * 2 : FIRST_BUCKETS;
-	bigger.buckets = calloc(bigger.nr_buckets, sizeof(struct node *));
-	if (!bigger.buckets)
+	fresh.nr_buckets = nr_buckets;
+	fresh.buckets = calloc(nr_buckets, sizeof(struct node *));
+	if (!fresh.buckets)
 		abort();
 	for (size_t i = 0; i < s->nr_buckets; i++) {
 		for (struct node *n = s->buckets[i], *next; n; n = next) {
-			struct node **to = bucket_of(&bigger, n->hash);
+			struct node **to = bucket_of(&fresh, n->hash);
 
 			next = n->next;
 			n->next = *to;
@@ -96,8 +95,8 @@ static void grow(struct shard *s)
 		}
 	}
 	free(s->buckets);
-	s->buckets = bigger.buckets;
-	s->nr_buckets = bigger.nr_buckets;
+	s->buckets = fresh.buckets;
+	s->nr_buckets = fresh.nr_buckets;
 }
 
 static struct node *find(struct shard *s, uint64_t hash, const char *text, size_t len)
@@ -116,8 +115,8 @@ static struct node *insert(struct shard *s, uint64_t hash, const char *text, siz
 
 	if (!n)
 		abort();
-	if (s->nr_nodes >= s->nr_buckets)
-		grow(s);
+	if (s->nr_nodes >= MOST_A_BUCKET * s->nr_buckets)
+		resize(s, s->nr_buckets ? s->nr_buckets * 2 : FIRST_BUCKETS);
 	bucket = bucket_of(s, hash);
 	n->next = *bucket;
 	n->hash = hash;
@@ -209,7 +208,8 @@ void cv_str_put(cv_str *s)
 		for (link = bucket_of(shard, n->hash); *link != n; link = &(*link)->next)
 			;
 		*link = n->next;
-		shard->nr_nodes--;
+		if (--shard->nr_nodes < shard->nr_buckets / 4 && shard->nr_buckets > FIRST_BUCKETS)
+			resize(shard, shard->nr_buckets / 2);
 	}
 	pthread_mutex_unlock(&shard->lock);
 	if (last)

@@ -29,8 +29,8 @@ static bool identity_of(struct sync *s, const struct cv_pod_view *pod, struct cv
 		cv_store_workload_local(s->store, pod->ns, pod->service_account, pod->name);
 
 	if (w) {
-		cv_identity_set(ret, cv_str_ref(w->trust_domain), cv_str_ref(w->ns),
-				cv_str_ref(w->service_account));
+		cv_identity_set(ret, cv_str_ref(w->group->trust_domain), cv_str_ref(w->group->ns),
+				cv_str_ref(w->group->service_account));
 		cv_workload_put(&w);
 		return true;
 	}

@@ -93,7 +93,7 @@ static int dump_pod(const struct cv_pod_view *pod, void *arg)
 	struct cv_workload *w = cv_store_workload_local(dump->d->store, pod->ns, sa, pod->name);
 
 	if (!sa && w)
-		sa = cv_str_text(w->service_account);
+		sa = cv_str_text(w->group->service_account);
 	json_object_set_new(dump->pods, pod->uid,
 			    json_pack("{s:s, s:{s:s, s:s, s:s}, s:o}", "state",
 				      pod->pending ? "Pending" : "Up", "info", "name", pod->name,

@@ -56,7 +56,7 @@ static struct cv_service *choose(const struct question *q, const struct cv_index
 
 		if (!has_answers(q, svc))
 			continue;
-		if (svc->ns == q->client->ns)
+		if (svc->ns == q->client->group->ns)
 			return svc;
 		if (svc->ns_visible_only)
 			continue;
@@ -130,10 +130,10 @@ static bool find_kubernetes(struct question *q, const char *name)
 
 	switch (count_labels(name)) {
 	case 1:
-		return find_expanded(q, name, q->client->ns, true);
+		return find_expanded(q, name, q->client->group->ns, true);
 	case 2:
 		return find_expanded(q, name, NULL, true) ||
-		       find_expanded(q, name, q->client->ns, true);
+		       find_expanded(q, name, q->client->group->ns, true);
 	case 3:
 		return (svc && find_expanded(q, name, NULL, false)) ||
 		       find_expanded(q, name, NULL, true);
@@ -169,7 +169,7 @@ static bool find_service(struct question *q, const char *name, char *ret)
 		char domain[2 * CV_DNS_NAME_MAX];
 
 		snprintf(domain, sizeof(domain), "%s%s%s%s",
-			 searched[i].ns ? cv_str_text(q->client->ns) : "",
+			 searched[i].ns ? cv_str_text(q->client->group->ns) : "",
 			 searched[i].ns ? "." : "", searched[i].svc ? "svc." : "", q->zone->domain);
 		if (strip(name, domain, ret) && (find_name(q, ret) || find_kubernetes(q, ret)))
 			return true;
@@ -200,7 +200,7 @@ static void add_vips(const struct question *q, bool v6, struct cv_dns_records *r
 	for (size_t i = 0; i < q->service->nr_vips; i++) {
 		const struct cv_network_addr *vip = &q->service->vips[i];
 
-		if (cv_addr_is_v4(&vip->ip) != v6 && vip->network == q->client->network)
+		if (cv_addr_is_v4(&vip->ip) != v6 && vip->network == q->client->group->network)
 			add(r, &vip->ip);
 	}
 }

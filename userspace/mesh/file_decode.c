@@ -67,45 +67,56 @@ int cv_file_ns_host(struct cv_yaml *y, const struct cv_yaml_node *n, struct cv_n
 
 /* ---- ports ---- */
 
+struct port_list {
+	struct cv_port_map_entry *entries;
+	size_t n;
+};
+
 static int decode_port(struct cv_yaml *y, const struct cv_yaml_node *key,
 		       const struct cv_yaml_node *value, void *arg)
 {
-	struct cv_port_map *m = arg;
-	struct cv_port_map_entry *e = &m->entries[m->n];
+	struct port_list *l = arg;
+	struct cv_port_map_entry *e = &l->entries[l->n];
 	int r = cv_yaml_u16(y, key, NULL, &e->service_port);
 
 	if (r == 0)
 		r = cv_yaml_u16(y, value, NULL, &e->target_port);
-	m->n += r == 0;
+	l->n += r == 0;
 	return r;
 }
 
-static int compare_ports(const void *a, const void *b)
+static const struct cv_port_map_entry *find_repeated(const struct port_list *l)
 {
-	const struct cv_port_map_entry *pa = a, *pb = b;
+	uint8_t seen[(UINT16_MAX + 1) / 8] = {};
 
-	return (int)pa->service_port - (int)pb->service_port;
+	for (size_t i = 0; i < l->n; i++) {
+		const struct cv_port_map_entry *e = &l->entries[i];
+		uint8_t bit = (uint8_t)(1 << e->service_port % 8);
+
+		if (seen[e->service_port / 8] & bit)
+			return e;
+		seen[e->service_port / 8] |= bit;
+	}
+	return NULL;
 }
 
 int cv_file_ports(struct cv_yaml *y, const struct cv_yaml_node *n, const void *arg, void *out)
 {
-	struct cv_port_map *m = out;
+	_cleanup_free_ struct cv_port_map_entry *entries = calloc(n->nr / 2 + 1, sizeof(*entries));
+	struct port_list l = { entries, 0 };
+	const struct cv_port_map_entry *repeated;
 	int r;
 
 	(void)arg; /* no table */
-	if (n->nr) {
-		m->entries = calloc(n->nr / 2 + 1, sizeof(*m->entries));
-		if (!m->entries)
-			return -ENOMEM;
-	}
-	r = cv_yaml_entries(y, n, decode_port, m);
-	if (r < 0 || !m->n)
+	if (!entries)
+		return -ENOMEM;
+	r = cv_yaml_entries(y, n, decode_port, &l);
+	if (r < 0)
 		return r;
-	qsort(m->entries, m->n, sizeof(*m->entries), compare_ports);
-	for (size_t i = 1; i < m->n; i++)
-		if (m->entries[i].service_port == m->entries[i - 1].service_port)
-			return cv_yaml_fail(y, n, "port %u is there twice",
-					    m->entries[i].service_port);
+	repeated = find_repeated(&l);
+	if (repeated)
+		return cv_yaml_fail(y, n, "port %u is there twice", repeated->service_port);
+	cv_port_map_init(out, entries, l.n);
 	return 0;
 }
 

@@ -24,47 +24,57 @@ WORDS(visibilities, "Public", "Namespace");
 
 /* ---- workloads ---- */
 
+/* A workload while it is read: the parts that the format does not tell apart. */
+struct draft {
+	struct cv_group group;
+	struct cv_place place;
+	cv_str uid;
+	enum cv_health status;
+	struct cv_addr *ips;
+	size_t nr_ips;
+};
+
 static int decode_ips(struct cv_yaml *y, const struct cv_yaml_node *n, const void *arg, void *out)
 {
-	struct cv_workload *w = out;
+	struct draft *d = out;
 
-	return cv_yaml_list(y, n, sizeof(*w->ips), cv_file_addr, arg, (void **)&w->ips, &w->nr_ips);
+	return cv_yaml_list(y, n, sizeof(*d->ips), cv_file_addr, arg, (void **)&d->ips, &d->nr_ips);
 }
 
 static int decode_membership(struct cv_yaml *y, const struct cv_yaml_node *key,
 			     const struct cv_yaml_node *value, void *arg)
 {
-	struct cv_workload *w = arg;
-	struct cv_membership *m = &w->services[w->nr_services];
+	struct cv_group *g = arg;
+	struct cv_membership *m = &g->services[g->nr_services];
 	int r = cv_file_ns_host(y, key, &m->service);
 
 	if (r < 0)
 		return r;
-	w->nr_services++;
+	g->nr_services++;
 	return cv_file_ports(y, value, NULL, &m->ports);
 }
 
 static int decode_memberships(struct cv_yaml *y, const struct cv_yaml_node *n, const void *arg,
 			      void *out)
 {
-	struct cv_workload *w = out;
+	struct draft *d = out;
 
 	(void)arg; /* no table */
 	if (n->nr) {
-		w->services = calloc(n->nr / 2 + 1, sizeof(*w->services));
-		if (!w->services)
+		d->group.services = calloc(n->nr / 2 + 1, sizeof(*d->group.services));
+		if (!d->group.services)
 			return -ENOMEM;
 	}
-	return cv_yaml_entries(y, n, decode_membership, w);
+	return cv_yaml_entries(y, n, decode_membership, &d->group);
 }
 
 static int decode_policy_names(struct cv_yaml *y, const struct cv_yaml_node *n, const void *arg,
 			       void *out)
 {
-	struct cv_workload *w = out;
+	struct draft *d = out;
 
-	return cv_yaml_list(y, n, sizeof(*w->policies), cv_yaml_str, arg, (void **)&w->policies,
-			    &w->nr_policies);
+	return cv_yaml_list(y, n, sizeof(*d->group.policies), cv_yaml_str, arg,
+			    (void **)&d->group.policies, &d->group.nr_policies);
 }
 
 static const struct cv_yaml_field locality_fields[] = {
@@ -76,11 +86,11 @@ static const struct cv_yaml_field locality_fields[] = {
 static int decode_locality(struct cv_yaml *y, const struct cv_yaml_node *n, const void *arg,
 			   void *out)
 {
-	struct cv_workload *w = out;
+	struct draft *d = out;
 
 	(void)arg; /* no table */
-	w->has_locality = true;
-	return cv_yaml_struct(y, n, CV_YAML_FIELDS(locality_fields), &w->locality);
+	d->place.has_locality = true;
+	return cv_yaml_struct(y, n, CV_YAML_FIELDS(locality_fields), &d->place.locality);
 }
 
 struct app_tunnel {
@@ -97,55 +107,78 @@ static const struct cv_yaml_field app_tunnel_fields[] = {
 static int decode_app_tunnel(struct cv_yaml *y, const struct cv_yaml_node *n, const void *arg,
 			     void *out)
 {
-	struct cv_workload *w = out;
+	struct draft *d = out;
 	struct app_tunnel t = {};
 	int r = cv_yaml_struct(y, n, CV_YAML_FIELDS(app_tunnel_fields), &t);
 
 	(void)arg; /* no table */
-	w->has_app_tunnel = t.protocol || t.port;
-	w->app_tunnel_proxy = t.protocol;
-	w->app_tunnel_port = t.port;
+	d->group.has_app_tunnel = t.protocol || t.port;
+	d->group.app_tunnel_proxy = t.protocol;
+	d->group.app_tunnel_port = t.port;
 	return r;
 }
 
-#define W(member) offsetof(struct cv_workload, member)
+#define D(member) offsetof(struct draft, member)
 
 static const struct cv_yaml_field workload_fields[] = {
 	{ "workloadIps", decode_ips, NULL, 0, CV_YAML_REQUIRED },
-	{ "namespace", cv_yaml_str, NULL, W(ns), CV_YAML_REQUIRED },
+	{ "namespace", cv_yaml_str, NULL, D(group.ns), CV_YAML_REQUIRED },
 	{ "services", decode_memberships, NULL, 0, CV_YAML_REQUIRED },
-	{ "uid", cv_yaml_str, NULL, W(uid), 0 },
-	{ "name", cv_yaml_str, NULL, W(name), 0 },
-	{ "trustDomain", cv_yaml_str, NULL, W(trust_domain), 0 },
-	{ "serviceAccount", cv_yaml_str, NULL, W(service_account), 0 },
-	{ "network", cv_yaml_str, NULL, W(network), 0 },
-	{ "workloadName", cv_yaml_str, NULL, W(workload_name), 0 },
-	{ "workloadType", cv_yaml_str, NULL, W(workload_type), 0 },
-	{ "canonicalName", cv_yaml_str, NULL, W(canonical_name), 0 },
-	{ "canonicalRevision", cv_yaml_str, NULL, W(canonical_revision), 0 },
-	{ "hostname", cv_yaml_str, NULL, W(hostname), 0 },
-	{ "node", cv_yaml_str, NULL, W(node), 0 },
-	{ "protocol", cv_yaml_enum, &protocols, W(protocol), 0 },
-	{ "networkMode", cv_yaml_enum, &network_modes, W(network_mode), 0 },
-	{ "nativeTunnel", cv_yaml_bool, NULL, W(native_tunnel), 0 },
+	{ "uid", cv_yaml_str, NULL, D(uid), 0 },
+	{ "name", cv_yaml_str, NULL, D(group.name), 0 },
+	{ "trustDomain", cv_yaml_str, NULL, D(group.trust_domain), 0 },
+	{ "serviceAccount", cv_yaml_str, NULL, D(group.service_account), 0 },
+	{ "network", cv_yaml_str, NULL, D(group.network), 0 },
+	{ "workloadName", cv_yaml_str, NULL, D(group.workload_name), 0 },
+	{ "workloadType", cv_yaml_str, NULL, D(group.workload_type), 0 },
+	{ "canonicalName", cv_yaml_str, NULL, D(group.canonical_name), 0 },
+	{ "canonicalRevision", cv_yaml_str, NULL, D(group.canonical_revision), 0 },
+	{ "hostname", cv_yaml_str, NULL, D(group.hostname), 0 },
+	{ "node", cv_yaml_str, NULL, D(place.node), 0 },
+	{ "protocol", cv_yaml_enum, &protocols, D(group.protocol), 0 },
+	{ "networkMode", cv_yaml_enum, &network_modes, D(group.network_mode), 0 },
+	{ "nativeTunnel", cv_yaml_bool, NULL, D(group.native_tunnel), 0 },
 	{ "applicationTunnel", decode_app_tunnel, NULL, 0, 0 },
-	{ "waypoint", cv_file_gateway_ptr, NULL, W(waypoint), 0 },
-	{ "networkGateway", cv_file_gateway_ptr, NULL, W(network_gateway), 0 },
+	{ "waypoint", cv_file_gateway_ptr, NULL, D(group.waypoint), 0 },
+	{ "networkGateway", cv_file_gateway_ptr, NULL, D(group.network_gateway), 0 },
 	{ "authorizationPolicies", decode_policy_names, NULL, 0, 0 },
-	{ "status", cv_yaml_enum, &cv_file_health, W(status), 0 },
-	{ "clusterId", cv_yaml_str, NULL, W(cluster_id), 0 },
+	{ "status", cv_yaml_enum, &cv_file_health, D(status), 0 },
+	{ "clusterId", cv_yaml_str, NULL, D(group.cluster_id), 0 },
 	{ "locality", decode_locality, NULL, 0, 0 },
-	{ "capacity", cv_yaml_u32, NULL, W(capacity), 0 },
+	{ "capacity", cv_yaml_u32, NULL, D(group.capacity), 0 },
 };
+
+/* The draft's parts go to a workload of their own. */
+static struct cv_workload *finish(struct draft *d)
+{
+	struct cv_workload *w = cv_workload_new();
+
+	d->group.shared = w->group->shared;
+	d->place.shared = w->place->shared;
+	*w->group = d->group;
+	*w->place = d->place;
+	w->uid = d->uid;
+	w->status = (uint8_t)d->status;
+	cv_workload_set_ips(w, d->ips, d->nr_ips);
+	cv_workload_seal(w);
+	free(d->ips);
+	return w;
+}
 
 static int decode_workload(struct cv_yaml *y, const struct cv_yaml_node *n, const void *arg,
 			   void *out)
 {
+	struct draft d = { .group.capacity = 1 };
 	struct cv_workload **w = out;
+	int r = cv_yaml_struct(y, n, CV_YAML_FIELDS(workload_fields), &d);
 
 	(void)arg; /* no table */
-	*w = cv_workload_new();
-	return cv_yaml_struct(y, n, CV_YAML_FIELDS(workload_fields), *w);
+	if (r == 0 && d.nr_ips > UINT16_MAX) {
+		r = cv_yaml_fail(y, n, "has more than %d addresses", UINT16_MAX);
+		d.nr_ips = 0;
+	}
+	*w = finish(&d);
+	return r;
 }
 
 int cv_file_workloads(struct cv_yaml *y, const struct cv_yaml_node *n, const void *arg, void *out)

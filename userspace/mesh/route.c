@@ -30,7 +30,7 @@ struct decision {
 
 static const char *workload_text(const struct cv_workload *w)
 {
-	return w->name ? w->name : cv_str_text(w->uid);
+	return cv_workload_name(w) ? cv_workload_name(w) : cv_str_text(w->uid);
 }
 
 /* w is on another network: reached through its gateway alone, which this version does not speak to. */
@@ -40,17 +40,18 @@ static void refuse_network(struct decision *d, const struct cv_workload *w)
 
 	if (!d->dialled && !d->up.service)
 		refuse(d, "no service for target address: %s", cv_sockaddr_text(&d->in->dst, text));
-	else if (!w->network_gateway)
+	else if (!w->group->network_gateway)
 		refuse(d, "no valid routing destination for workload: %s", workload_text(w));
 	else
-		refuse(d, "unsupported feature: gateway to network %s", cv_str_text(w->network));
+		refuse(d, "unsupported feature: gateway to network %s",
+		       cv_str_text(w->group->network));
 }
 
 /* Identities that the peer may have: the service's alternatives and the workload's own. */
 static void set_sans(struct cv_route *r, const struct cv_upstream *u)
 {
-	struct cv_identity id = { u->workload->trust_domain, u->workload->ns,
-				  u->workload->service_account };
+	struct cv_identity id = { u->workload->group->trust_domain, u->workload->group->ns,
+				  u->workload->group->service_account };
 	size_t n = u->service ? u->service->nr_sans : 0;
 	char text[CV_IDENTITY_TEXT];
 
@@ -73,10 +74,10 @@ static bool set_next_hop(struct decision *d, const struct cv_addr *like)
 	r->next_hop = (struct cv_sockaddr){ *like, d->up.port };
 	if (cv_route_select_ip(w, d->up.service, like, &r->next_hop.ip))
 		return true;
-	r->hostname = cv_str_ref(w->hostname);
-	if (!w->hostname)
+	r->hostname = cv_str_ref(w->group->hostname);
+	if (!w->group->hostname)
 		refuse(d, "no valid routing destination for workload: %s", workload_text(w));
-	return w->hostname;
+	return w->group->hostname;
 }
 
 static void route_to_upstream(struct decision *d)
@@ -87,7 +88,7 @@ static void route_to_upstream(struct decision *d)
 		return;
 	r->target = r->next_hop;
 	r->kind = CV_ROUTE_TCP;
-	if (d->up.workload->protocol != CV_PROTOCOL_HBONE)
+	if (d->up.workload->group->protocol != CV_PROTOCOL_HBONE)
 		return;
 	r->kind = CV_ROUTE_HBONE;
 	r->next_hop.port = CV_PORT_HBONE;
@@ -122,7 +123,7 @@ static void route_to_waypoint(struct decision *d, const struct cv_gateway *g)
 		refuse(d, "unknown waypoint: waypoint %s %s",
 		       cv_gateway_text(g, text, sizeof(text)),
 		       err == -ENOENT ? "not found" : "has no endpoint that can be used");
-	} else if (d->dialled && d->up.workload->network != d->in->src->network) {
+	} else if (d->dialled && d->up.workload->group->network != d->in->src->group->network) {
 		refuse_network(d, d->up.workload);
 	} else if (set_next_hop(d, &like)) {
 		r->kind = CV_ROUTE_HBONE;
@@ -154,7 +155,7 @@ static void route_to_service_waypoint(struct decision *d, const struct cv_gatewa
 /* The workload's own waypoint is for those that dial the workload, but for the waypoint itself. */
 static const struct cv_gateway *workload_waypoint(const struct decision *d)
 {
-	const struct cv_gateway *g = d->up.workload->waypoint;
+	const struct cv_gateway *g = d->up.workload->group->waypoint;
 
 	return g && !d->dialled && !is_from(d, g) ? g : NULL;
 }
@@ -171,8 +172,8 @@ static void find_dialled(struct decision *d)
 	const struct cv_route_in *in = d->in;
 
 	if (!cv_store_peek_addr(d->store, d->store->network, &in->dst.ip))
-		d->dialled =
-			cv_store_peek_vip(d->store, in->src->ns, d->store->network, &in->dst.ip);
+		d->dialled = cv_store_peek_vip(d->store, in->src->group->ns, d->store->network,
+					       &in->dst.ip);
 }
 
 /* With the upstream found. */
@@ -181,7 +182,7 @@ static void route_found(struct decision *d)
 	const struct cv_gateway *g = workload_waypoint(d);
 	struct cv_service *through = d->up.service;
 
-	if (d->up.workload->network != d->in->src->network)
+	if (d->up.workload->group->network != d->in->src->group->network)
 		refuse_network(d, d->up.workload);
 	else if (g)
 		route_to_waypoint(d, g);
@@ -202,7 +203,8 @@ static void decide(struct decision *d)
 	if (g) {
 		route_to_service_waypoint(d, g);
 		d->up.service = d->dialled;
-	} else if (cv_route_find_upstream(&pick, d->in->src->network, &d->in->dst.ip, &d->up)) {
+	} else if (cv_route_find_upstream(&pick, d->in->src->group->network, &d->in->dst.ip,
+					  &d->up)) {
 		route_found(d);
 	} else if (d->dialled && !is_passthrough(d->dialled)) {
 		refuse(d, "no healthy upstream: %s", cv_sockaddr_text(&d->in->dst, text));
@@ -272,7 +274,7 @@ size_t cv_route_choices(struct cv_store *s, const struct cv_route_in *in,
 		d.up = ups[i];
 		route_found(&d);
 		finish(&d);
-		ret[i].weight = ups[i].workload->capacity;
+		ret[i].weight = ups[i].workload->group->capacity;
 	}
 	rcu_read_unlock();
 	free(ups);

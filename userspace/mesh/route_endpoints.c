@@ -92,9 +92,9 @@ static uint16_t waypoint_port(const struct cv_service *svc, const struct cv_serv
 {
 	uint16_t target = target_port(svc, e, port);
 
-	if (!w->has_app_tunnel && cv_port_map_find(&svc->ports, port) < 0)
+	if (!w->group->has_app_tunnel && cv_port_map_find(&svc->ports, port) < 0)
 		return 0;
-	return target || !w->app_tunnel_port ? target : port;
+	return target || !w->group->app_tunnel_port ? target : port;
 }
 
 /* The endpoint's workload when a client of `network` can be sent there, else NULL. */
@@ -103,9 +103,9 @@ static struct cv_workload *usable_workload(const struct cv_store *s, cv_str netw
 {
 	struct cv_workload *w = cv_store_peek_workload(s, e->workload_uid);
 
-	if (!w || w->nr_ips || w->hostname)
+	if (!w || w->nr_ips || w->group->hostname)
 		return w;
-	return w->network_gateway && w->network != network ? w : NULL;
+	return w->group->network_gateway && w->group->network != network ? w : NULL;
 }
 
 static bool is_scope_equal(enum cv_lb_scope scope, const struct cv_workload *a,
@@ -113,17 +113,17 @@ static bool is_scope_equal(enum cv_lb_scope scope, const struct cv_workload *a,
 {
 	switch (scope) {
 	case CV_SCOPE_REGION:
-		return a->locality.region == b->locality.region;
+		return a->place->locality.region == b->place->locality.region;
 	case CV_SCOPE_ZONE:
-		return a->locality.zone == b->locality.zone;
+		return a->place->locality.zone == b->place->locality.zone;
 	case CV_SCOPE_SUBZONE:
-		return a->locality.subzone == b->locality.subzone;
+		return a->place->locality.subzone == b->place->locality.subzone;
 	case CV_SCOPE_NODE:
-		return a->node == b->node;
+		return a->place->node == b->place->node;
 	case CV_SCOPE_CLUSTER:
-		return a->cluster_id == b->cluster_id;
+		return a->group->cluster_id == b->group->cluster_id;
 	case CV_SCOPE_NETWORK:
-		return a->network == b->network;
+		return a->group->network == b->group->network;
 	}
 	return false;
 }
@@ -182,12 +182,12 @@ static bool is_candidate(const struct cv_pick *p, struct cv_service *svc,
 			 const struct cv_service_endpoint *e, struct cv_upstream *ret,
 			 unsigned *ret_rank)
 {
-	struct cv_workload *w = usable_workload(p->store, p->src->network, e);
+	struct cv_workload *w = usable_workload(p->store, p->src->group->network, e);
 	enum cv_lb_mode mode = lb_mode(svc);
 	unsigned near = 0;
 	bool all = true;
 
-	if (!w || !w->capacity)
+	if (!w || !w->group->capacity)
 		return false;
 	*ret = (struct cv_upstream){ w, svc, 0 };
 	ret->port = p->waypoint ? waypoint_port(svc, e, w, p->port) : target_port(svc, e, p->port);
@@ -195,7 +195,7 @@ static bool is_candidate(const struct cv_pick *p, struct cv_service *svc,
 		return false;
 	if (mode != CV_LB_STANDARD)
 		near = rank(svc, p->src, w, &all);
-	*ret_rank = near + (w->network == p->src->network ? OWN_NETWORK : 0);
+	*ret_rank = near + (w->group->network == p->src->group->network ? OWN_NETWORK : 0);
 	return mode != CV_LB_STRICT || all;
 }
 
@@ -216,9 +216,9 @@ bool cv_route_pick(const struct cv_pick *p, struct cv_service *svc, struct cv_up
 			*ret = u;
 			return true;
 		}
-		weight = u.workload->capacity + (near > best ? 0 : weight);
+		weight = u.workload->group->capacity + (near > best ? 0 : weight);
 		best = near;
-		if (next_random(&random) % weight < u.workload->capacity)
+		if (next_random(&random) % weight < u.workload->group->capacity)
 			*ret = u;
 	}
 	return ret->workload;
@@ -249,7 +249,7 @@ size_t cv_route_pick_all(const struct cv_pick *p, struct cv_service *svc, struct
 bool cv_route_find_upstream(const struct cv_pick *p, cv_str network, const struct cv_addr *ip,
 			    struct cv_upstream *ret)
 {
-	struct cv_service *svc = cv_store_peek_vip(p->store, p->src->ns, network, ip);
+	struct cv_service *svc = cv_store_peek_vip(p->store, p->src->group->ns, network, ip);
 
 	*ret = (struct cv_upstream){};
 	if (svc && lb_mode(svc) == CV_LB_PASSTHROUGH)
@@ -268,7 +268,7 @@ static int make_candidate(const struct cv_store *s, const struct cv_service *svc
 {
 	struct cv_workload *w = usable_workload(s, s->network, e);
 
-	if (!w || !w->capacity || w->network != s->network)
+	if (!w || !w->group->capacity || w->group->network != s->network)
 		return 0;
 	ret->addr.port = target_port(svc, e, dialled->port);
 	if (!ret->addr.port)
@@ -277,7 +277,7 @@ static int make_candidate(const struct cv_store *s, const struct cv_service *svc
 	    cv_addr_is_v4(&ret->addr.ip) != cv_addr_is_v4(&dialled->ip))
 		return -EOPNOTSUPP;
 	ret->workload = w;
-	ret->weight = w->capacity;
+	ret->weight = w->group->capacity;
 	return 1;
 }
 

@@ -40,7 +40,7 @@ static bool is_waypoint_for(const struct inbound *in, const struct cv_addr *ip)
 	const struct cv_service *svc;
 
 	if (w)
-		return w->waypoint && is_our_waypoint(in, w->waypoint);
+		return w->group->waypoint && is_our_waypoint(in, w->group->waypoint);
 	svc = cv_store_peek_vip(in->store, NULL, in->store->network, ip);
 	if (!svc)
 		return false;
@@ -56,7 +56,7 @@ static int check_address(const struct inbound *in)
 	char local[CV_ADDR_TEXT], text[CV_ADDR_TEXT];
 
 	if (!in->authority->is_addr || cv_addr_eq(asked, in->local_ip) ||
-	    in->local->has_app_tunnel || is_waypoint_for(in, asked))
+	    in->local->group->has_app_tunnel || is_waypoint_for(in, asked))
 		return 0;
 	return fail(in, BAD_REQUEST, "ip mismatch: %s != %s", cv_addr_text(in->local_ip, local),
 		    cv_addr_text(asked, text));
@@ -68,10 +68,10 @@ static int service_port(const struct cv_service *svc, const struct cv_workload *
 	const struct cv_service_endpoint *e = cv_service_find_endpoint(svc, w->uid);
 	int target = -ENOENT;
 
-	for (size_t i = 0; i < w->nr_services && target <= 0; i++)
-		if (w->services[i].service.ns == svc->ns &&
-		    w->services[i].service.host == svc->hostname)
-			target = cv_port_map_find(&w->services[i].ports, port);
+	for (size_t i = 0; i < w->group->nr_services && target <= 0; i++)
+		if (w->group->services[i].service.ns == svc->ns &&
+		    w->group->services[i].service.host == svc->hostname)
+			target = cv_port_map_find(&w->group->services[i].ports, port);
 	if (target <= 0 && e)
 		target = cv_port_map_find(&e->ports, port);
 	return target > 0 ? target : cv_port_map_find(&svc->ports, port);
@@ -106,7 +106,7 @@ static int resolve_host(const struct inbound *in, struct cv_inbound_route *ret)
 	const struct cv_service *svc;
 	int port;
 
-	svc = cv_store_peek_best_by_host(in->store, in->local->ns, a->host);
+	svc = cv_store_peek_best_by_host(in->store, in->local->group->ns, a->host);
 	if (!svc)
 		return fail(in, UNAVAILABLE, "no service or workload for hostname: %s", host);
 	port = service_port(svc, in->local, a->port);
@@ -118,7 +118,7 @@ static int resolve_host(const struct inbound *in, struct cv_inbound_route *ret)
 	vip = best_vip(in, svc);
 	if (vip)
 		ret->tunnel_target = (struct cv_sockaddr){ vip->ip, a->port };
-	else if (in->local->has_app_tunnel)
+	else if (in->local->group->has_app_tunnel)
 		return fail(in, UNAVAILABLE, "requested service %s found, but has no IP addresses",
 			    host);
 	return 0;
@@ -139,9 +139,9 @@ static int resolve(const struct inbound *in, struct cv_inbound_route *ret)
 	port = ret->dst.port;
 	if (port == CV_PORT_OUTBOUND || port == CV_PORT_INBOUND || port == CV_PORT_HBONE)
 		return fail(in, UNAVAILABLE, "attempted recursive call to ourselves");
-	if (local->has_app_tunnel && local->app_tunnel_port)
-		ret->dst.port = local->app_tunnel_port;
-	ret->proxy_header = local->has_app_tunnel && local->app_tunnel_proxy;
+	if (local->group->has_app_tunnel && local->group->app_tunnel_port)
+		ret->dst.port = local->group->app_tunnel_port;
+	ret->proxy_header = local->group->has_app_tunnel && local->group->app_tunnel_proxy;
 	return 0;
 }
 
@@ -175,8 +175,8 @@ struct cv_service *cv_route_inbound_service(struct cv_store *s, const struct cv_
 	struct cv_service *by_host = NULL, *by_port = NULL;
 
 	rcu_read_lock();
-	for (size_t i = 0; i < local->nr_services && !by_host; i++) {
-		const struct cv_membership *m = &local->services[i];
+	for (size_t i = 0; i < local->group->nr_services && !by_host; i++) {
+		const struct cv_membership *m = &local->group->services[i];
 		struct cv_service *svc = cv_store_peek_service(s, m->service.ns, m->service.host);
 
 		if (!svc)

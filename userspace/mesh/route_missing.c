@@ -38,15 +38,15 @@ cv_str cv_route_missing(struct cv_store *s, const struct cv_route_in *in)
 	rcu_read_lock();
 	w = cv_store_peek_addr(s, s->network, &in->dst.ip);
 	if (!w)
-		svc = cv_store_peek_vip(s, in->src->ns, s->network, &in->dst.ip);
+		svc = cv_store_peek_vip(s, in->src->group->ns, s->network, &in->dst.ip);
 	if (w)
-		g = w->waypoint;
+		g = w->group->waypoint;
 	else if (svc)
 		g = cv_service_waypoint(svc, in->random);
 	else
 		key = addr_key(s->network, &in->dst.ip);
 	if (g)
-		key = missing_gateway(s, g, in->src->ns);
+		key = missing_gateway(s, g, in->src->group->ns);
 	rcu_read_unlock();
 	return key;
 }

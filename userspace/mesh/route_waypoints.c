@@ -49,7 +49,7 @@ int cv_gateway_resolve(const struct cv_pick *p, const struct cv_gateway *g,
 		found = cv_route_find_upstream(&pick, g->addr.network, &g->addr.ip, ret);
 		if (found)
 			return 0;
-		svc = cv_store_peek_vip(p->store, p->src->ns, g->addr.network, &g->addr.ip);
+		svc = cv_store_peek_vip(p->store, p->src->group->ns, g->addr.network, &g->addr.ip);
 		return svc ? -EHOSTUNREACH : -ENOENT;
 	}
 	svc = cv_store_peek_service(p->store, g->host.ns, g->host.host);

@@ -16,6 +16,7 @@
 
 #include "userspace/base/cleanup.h"
 #include "userspace/base/log.h"
+#include "userspace/limits.h"
 #include "userspace/mesh/store_private.h"
 
 int cv_store_new(struct cv_store **ret, const struct cv_store_opts *opts)
@@ -118,6 +119,17 @@ static void set_object(struct cv_store *s, struct cv_delta *d)
 		cv_store_service_set(s, cv_take_ptr(d->service));
 }
 
+/* A push of a whole mesh replaces objects faster than a loaded machine finds the time to free them:
+ * now and then the control thread waits for that, as no reader ever does. */
+static void bound_garbage(struct cv_store *s, size_t n)
+{
+	s->nr_garbage += n;
+	if (s->nr_garbage < CV_LIMIT_STORE_GARBAGE)
+		return;
+	rcu_barrier();
+	s->nr_garbage = 0;
+}
+
 void cv_store_apply(struct cv_store *s, struct cv_delta *deltas, size_t n)
 {
 	struct cv_policy_batch *policies = cv_store_policies_add(s, deltas, n);
@@ -131,11 +143,11 @@ void cv_store_apply(struct cv_store *s, struct cv_delta *deltas, size_t n)
 	cv_store_services_publish(s);
 	cv_store_policies_finish(s, policies);
 	tell_subscribers(s);
+	bound_garbage(s, n);
 }
 
 bool cv_store_is_current(struct cv_store *s, const struct cv_delta *d)
 {
-	const struct cv_service *own;
 	struct cv_workload *w;
 	struct cv_policy *p;
 	bool same;
@@ -147,8 +159,7 @@ bool cv_store_is_current(struct cv_store *s, const struct cv_delta *d)
 		cv_workload_put(&w);
 		return same;
 	case CV_DELTA_SERVICE:
-		own = cv_store_service_own(s, d->key);
-		return d->service && own ? cv_service_eq(d->service, own) : d->service == own;
+		return cv_store_service_is_own(s, d->key, d->service);
 	case CV_DELTA_POLICY:
 		p = cv_store_policy_by_key(s, d->key);
 		same = d->policy && p ? cv_policy_eq(d->policy, p) : d->policy == p;

@@ -93,13 +93,14 @@ static void add_group(struct cv_policy_set *set, const struct cv_index_entry *e)
 /* A listed policy that is in the set already, by its scope. */
 static bool is_in_scope(const struct cv_policy *p, const struct cv_workload *w)
 {
-	return p->scope == CV_POLICY_GLOBAL || (p->scope == CV_POLICY_NAMESPACE && p->ns == w->ns);
+	return p->scope == CV_POLICY_GLOBAL ||
+	       (p->scope == CV_POLICY_NAMESPACE && p->ns == w->group->ns);
 }
 
 static void add_listed(struct cv_store *s, const struct cv_workload *w, struct cv_policy_set *set)
 {
-	for (size_t i = 0; i < w->nr_policies; i++) {
-		struct cv_index_key key = { .a = w->policies[i] };
+	for (size_t i = 0; i < w->group->nr_policies; i++) {
+		struct cv_index_key key = { .a = w->group->policies[i] };
 		struct cv_policy *p = cv_index_first(&s->policies, &key);
 
 		if (!p && !set->missing)
@@ -124,9 +125,10 @@ void cv_store_policies_for(struct cv_store *s, const struct cv_workload *w,
 	if (!now)
 		now = w;
 	cv_index_find(&s->policies_by_ns, &(struct cv_index_key){}, &global);
-	if (now->ns)
-		cv_index_find(&s->policies_by_ns, &(struct cv_index_key){ .a = now->ns }, &ns);
-	room = global.n + ns.n + now->nr_policies;
+	if (now->group->ns)
+		cv_index_find(&s->policies_by_ns, &(struct cv_index_key){ .a = now->group->ns },
+			      &ns);
+	room = global.n + ns.n + now->group->nr_policies;
 	if (room) {
 		ret->policies = calloc(room, sizeof(ret->policies[0]));
 		if (!ret->policies)

@@ -38,6 +38,7 @@ struct cv_store {
 	struct cds_list_head touched; /* slots to look at at the end of this apply */
 	struct cv_store_change change; /* being collected */
 	size_t change_room;
+	size_t nr_garbage; /* changes since old objects were waited for */
 	bool policy_lists_changed;
 	struct {
 		cv_store_fn fn;
@@ -69,8 +70,8 @@ int cv_store_services_init(struct cv_store *s);
 void cv_store_services_fini(struct cv_store *s);
 void cv_store_service_set(struct cv_store *s, struct cv_service *svc); /* takes the reference */
 void cv_store_service_remove(struct cv_store *s, cv_str key);
-/* The source's own resource, without the members that joined it; NULL = none. Borrowed. */
-const struct cv_service *cv_store_service_own(const struct cv_store *s, cv_str key);
+/* Is that what the source said last, without the members that joined it? NULL = nothing. */
+bool cv_store_service_is_own(const struct cv_store *s, cv_str key, const struct cv_service *svc);
 /* A workload has taken the place of `old` (either NULL = none): it joins the services that it names
  * and leaves those it does not name any more. */
 void cv_store_join(struct cv_store *s, const struct cv_workload *old, struct cv_workload *new);

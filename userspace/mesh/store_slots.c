@@ -16,7 +16,10 @@
 
 struct slot {
 	cv_str ns, host;
-	struct cv_service *own; /* the source's resource, NULL = not known */
+	/* The source's resource, NULL = not known. One without endpoints of its own is not kept beside
+	 * what is published of it. */
+	struct cv_service *own;
+	bool is_published; /* own is what is published: its endpoints are the members */
 	struct cv_workload **members; /* references */
 	uint32_t nr_members, room;
 	bool publish; /* of a touched one: what is published changes */
@@ -96,10 +99,10 @@ static bool is_same_endpoint(const struct cv_workload *a, const struct cv_member
 static const struct cv_membership *find_membership(const struct cv_workload *w,
 						   const struct slot *slot)
 {
-	for (size_t i = 0; w && i < w->nr_services; i++)
-		if (w->services[i].service.ns == slot->ns &&
-		    w->services[i].service.host == slot->host)
-			return &w->services[i];
+	for (size_t i = 0; w && i < w->group->nr_services; i++)
+		if (w->group->services[i].service.ns == slot->ns &&
+		    w->group->services[i].service.host == slot->host)
+			return &w->group->services[i];
 	return NULL;
 }
 
@@ -126,18 +129,19 @@ static void join(struct cv_store *s, struct cv_workload *w, const struct cv_memb
 
 void cv_store_join(struct cv_store *s, const struct cv_workload *old, struct cv_workload *new)
 {
-	size_t nr_left = old ? old->nr_services : 0, nr_joined = new ? new->nr_services : 0;
+	size_t nr_left = old ? old->group->nr_services : 0,
+	       nr_joined = new ? new->group->nr_services : 0;
 
 	if (old == new)
 		return;
 	for (size_t i = 0; i < nr_left; i++) {
-		const struct cv_ns_host *name = &old->services[i].service;
+		const struct cv_ns_host *name = &old->group->services[i].service;
 		struct slot *slot = get_slot(s, name->ns, name->host);
 
 		touch(s, slot, !find_membership(new, slot));
 	}
 	for (size_t i = 0; i < nr_joined; i++)
-		join(s, new, &new->services[i], old);
+		join(s, new, &new->group->services[i], old);
 }
 
 /* ---- members ---- */
@@ -204,22 +208,23 @@ static int compare_sources(const void *a, const void *b)
 static struct source *collect_sources(const struct slot *slot, size_t *ret_n)
 {
 	const struct cv_service *own = slot->own;
-	struct source *sources = calloc(own->nr_endpoints + slot->nr_members + 1, sizeof(*sources));
+	size_t nr_listed = slot->is_published ? 0 : own->nr_endpoints;
+	struct source *sources = calloc(nr_listed + slot->nr_members + 1, sizeof(*sources));
 	size_t n = 0;
 
 	if (!sources)
 		abort();
-	for (size_t i = 0; i < own->nr_endpoints; i++)
+	for (size_t i = 0; i < nr_listed; i++)
 		sources[n++] = (struct source){ own->endpoints[i].workload_uid,
 						&own->endpoints[i].ports, own->endpoints[i].status,
 						false };
 	for (size_t i = 0; i < slot->nr_members; i++) {
 		const struct cv_workload *w = slot->members[i];
 
-		sources[n++] = (struct source){ w->uid, &find_membership(w, slot)->ports, w->status,
-						true };
+		sources[n++] = (struct source){ w->uid, &find_membership(w, slot)->ports,
+						(enum cv_health)w->status, true };
 	}
-	if (own->nr_endpoints)
+	if (nr_listed)
 		qsort(sources, n, sizeof(*sources), compare_sources);
 	*ret_n = n;
 	return sources;
@@ -264,6 +269,11 @@ static void publish_slot(struct cv_store *s, struct slot *slot)
 		cv_store_note(s, CV_DELTA_SERVICE, name);
 		cv_str_put(&name);
 	}
+	if (svc && (slot->is_published || !slot->own->nr_endpoints)) {
+		cv_service_put(&slot->own);
+		slot->own = cv_service_ref(svc);
+		slot->is_published = true;
+	}
 	cv_service_put(&svc);
 	if (!slot->own && !slot->nr_members)
 		cv_index_change(&s->slots, &(struct cv_index_key){ .a = slot->ns, .b = slot->host },
@@ -295,6 +305,7 @@ void cv_store_service_set(struct cv_store *s, struct cv_service *svc)
 
 	cv_service_put(&slot->own);
 	slot->own = svc;
+	slot->is_published = false;
 	touch(s, slot, true);
 }
 
@@ -325,11 +336,16 @@ void cv_store_service_remove(struct cv_store *s, cv_str key)
 	touch(s, slot, true);
 }
 
-const struct cv_service *cv_store_service_own(const struct cv_store *s, cv_str key)
+bool cv_store_service_is_own(const struct cv_store *s, cv_str key, const struct cv_service *svc)
 {
 	const struct slot *slot = find_slot(s, key);
+	const struct cv_service *own = slot ? slot->own : NULL;
 
-	return slot ? slot->own : NULL;
+	if (!own || !svc)
+		return own == svc;
+	if (slot->is_published)
+		return !svc->nr_endpoints && cv_service_eq_bare(svc, own);
+	return cv_service_eq(svc, own);
 }
 
 int cv_store_staged_each(struct cv_store *s,
@@ -351,7 +367,9 @@ int cv_store_staged_each(struct cv_store *s,
 			const struct cv_membership *m = find_membership(w, slot);
 
 			r = fn(&m->service,
-			       &(struct cv_service_endpoint){ w->uid, m->ports, w->status }, arg);
+			       &(struct cv_service_endpoint){ w->uid, m->ports,
+							      (enum cv_health)w->status },
+			       arg);
 		}
 	}
 	rcu_read_unlock();

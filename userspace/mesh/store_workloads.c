@@ -30,7 +30,7 @@ static bool has_addr(const void *object, const struct cv_index_key *key)
 {
 	const struct cv_workload *w = object;
 
-	if (!w || w->network_mode == CV_NETWORK_HOST || w->network != key->a)
+	if (!w || w->group->network_mode == CV_NETWORK_HOST || w->group->network != key->a)
 		return false;
 	for (size_t i = 0; i < w->nr_ips; i++)
 		if (cv_addr_eq(&w->ips[i], &key->ip))
@@ -38,18 +38,25 @@ static bool has_addr(const void *object, const struct cv_index_key *key)
 	return false;
 }
 
+static bool is_named(const struct cv_workload *w, cv_str name)
+{
+	const char *own = cv_workload_name(w);
+
+	return own && name ? strcmp(own, name) == 0 : own == name;
+}
+
 static bool has_name(const void *object, const struct cv_index_key *key)
 {
 	const struct cv_workload *w = object;
 
-	return w->ns == key->a && w->name == key->b;
+	return w->group->ns == key->a && is_named(w, key->b);
 }
 
 static bool has_host(const void *object, const struct cv_index_key *key)
 {
 	const struct cv_workload *w = object;
 
-	return w->ns == key->a && w->hostname == key->b;
+	return w->group->ns == key->a && w->group->hostname == key->b;
 }
 
 static const struct cv_index_ops by_uid = { ref_workload, put_workload, has_uid };
@@ -87,7 +94,7 @@ static int address_rank(const struct cv_workload *w)
 {
 	int pod = w->uid && strstr(w->uid, "//Pod/") ? 2 : 0;
 
-	return pod + (w->protocol == CV_PROTOCOL_HBONE);
+	return pod + (w->group->protocol == CV_PROTOCOL_HBONE);
 }
 
 struct cv_workload *cv_store_peek_addr(const struct cv_store *s, cv_str network,
@@ -151,7 +158,7 @@ struct cv_workload *cv_store_workload_local(struct cv_store *s, const char *ns, 
 	cv_index_find(&s->workloads_local, &key, &e);
 	for (size_t i = 0; i < e.n && !found; i++) {
 		w = e.items[i];
-		if (!sa || !strcmp(cv_str_text(w->service_account), sa))
+		if (!sa || !strcmp(cv_str_text(w->group->service_account), sa))
 			found = cv_workload_ref(w);
 	}
 	rcu_read_unlock();
@@ -179,7 +186,7 @@ int cv_store_workload_each(struct cv_store *s, int (*fn)(struct cv_workload *w, 
 
 static bool is_local(const struct cv_store *s, const struct cv_workload *w)
 {
-	return w && (!s->node || w->node == s->node);
+	return w && (!s->node || w->place->node == s->node);
 }
 
 /* `new` takes the place of `old` at each of `at`'s addresses, where each of them is. */
@@ -187,7 +194,7 @@ static void index_addrs(struct cv_store *s, struct cv_workload *at, struct cv_wo
 			struct cv_workload *new)
 {
 	for (size_t i = 0; at && i < at->nr_ips; i++) {
-		struct cv_index_key key = { .a = at->network, .ip = at->ips[i] };
+		struct cv_index_key key = { .a = at->group->network, .ip = at->ips[i] };
 		bool had = has_addr(old, &key), has = has_addr(new, &key);
 
 		if ((had && at == old) || (has && !had))
@@ -207,22 +214,27 @@ static void index_name(struct cv_index *ix, const struct cv_index_key *old_key, 
 		cv_index_change(ix, new_key, NULL, new);
 }
 
+/* Its b is a new reference: a name is not held by the workload. */
 static struct cv_index_key name_key(const struct cv_workload *w)
 {
-	return w ? (struct cv_index_key){ .a = w->ns, .b = w->name } : (struct cv_index_key){};
+	return w ? (struct cv_index_key){ .a = w->group->ns,
+					  .b = cv_str_new(cv_workload_name(w)) } :
+		   (struct cv_index_key){};
 }
 
 static struct cv_index_key host_key(const struct cv_workload *w)
 {
-	return w ? (struct cv_index_key){ .a = w->ns, .b = w->hostname } : (struct cv_index_key){};
+	return w ? (struct cv_index_key){ .a = w->group->ns, .b = w->group->hostname } :
+		   (struct cv_index_key){};
 }
 
 static bool policy_lists_differ(const struct cv_workload *a, const struct cv_workload *b)
 {
-	if (!a || !b || a->ns != b->ns || a->nr_policies != b->nr_policies)
+	if (!a || !b || a->group->ns != b->group->ns ||
+	    a->group->nr_policies != b->group->nr_policies)
 		return true;
-	for (size_t i = 0; i < a->nr_policies; i++)
-		if (a->policies[i] != b->policies[i])
+	for (size_t i = 0; i < a->group->nr_policies; i++)
+		if (a->group->policies[i] != b->group->policies[i])
 			return true;
 	return false;
 }
@@ -242,6 +254,8 @@ static void replace_workload(struct cv_store *s, cv_str uid, struct cv_workload 
 		   is_local(s, new) ? new : NULL);
 	index_name(&s->workloads_by_host, &old_host, old_host.b ? old : NULL, &new_host,
 		   new_host.b ? new : NULL);
+	cv_str_put(&old_name.b);
+	cv_str_put(&new_name.b);
 	cv_store_join(s, old, new);
 	/* Those of other nodes are judged there. */
 	if (is_local(s, old) || is_local(s, new))

@@ -14,6 +14,7 @@
 
 #include "userspace/base/addr.h"
 #include "userspace/base/strs.h"
+#include "userspace/mesh/shared.h"
 
 enum cv_protocol { CV_PROTOCOL_TCP, CV_PROTOCOL_HBONE };
 enum cv_network_mode { CV_NETWORK_STANDARD, CV_NETWORK_HOST };
@@ -24,9 +25,12 @@ struct cv_port_map_entry {
 	uint16_t service_port, target_port;
 };
 struct cv_port_map {
-	struct cv_port_map_entry *entries; /* sorted by service_port */
-	size_t n;
-};
+	const struct cv_port_map_entry *entries; /* sorted by service_port; equal ones are one */
+	uint32_t n;
+} __attribute__((packed, aligned(4))); /* without padding: there is one for each endpoint */
+/* Sorts `entries`, which stay the caller's; of two for a port the last one counts. */
+void cv_port_map_init(struct cv_port_map *ret, struct cv_port_map_entry *entries, size_t n);
+void cv_port_map_fini(struct cv_port_map *m);
 /* Returns the target port, -ENOENT when service_port is not in the map. */
 int cv_port_map_find(const struct cv_port_map *m, uint16_t service_port);
 bool cv_port_map_eq(const struct cv_port_map *a, const struct cv_port_map *b);
@@ -66,29 +70,52 @@ struct cv_membership {
 	struct cv_port_map ports;
 };
 
-struct cv_workload {
-	int ref; /* atomic; cv_workload_ref / cv_workload_put */
-	cv_str uid, name, ns, trust_domain, service_account, network;
+/* What all pods of a deployment have in common. Equal ones are one. */
+struct cv_group {
+	struct cv_shared shared;
+	cv_str name; /* see cv_workload_name() */
+	cv_str ns, trust_domain, service_account, network;
 	cv_str workload_name, workload_type, canonical_name, canonical_revision;
-	cv_str hostname, node, cluster_id;
-	struct cv_locality locality;
-	bool has_locality;
+	cv_str hostname, cluster_id;
 	enum cv_protocol protocol;
 	enum cv_network_mode network_mode;
-	enum cv_health status;
 	bool native_tunnel;
 	bool has_app_tunnel; /* application_tunnel present and not the default */
 	bool app_tunnel_proxy; /* protocol PROXY, else NONE */
 	uint16_t app_tunnel_port; /* 0 = unset */
 	uint32_t capacity; /* default 1 */
-	struct cv_addr *ips;
-	size_t nr_ips;
 	struct cv_membership *services;
 	size_t nr_services;
 	cv_str *policies; /* "ns/name" of selector policies */
 	size_t nr_policies;
 	struct cv_gateway *waypoint, *network_gateway; /* NULL = none */
 };
+
+/* Where a workload runs. Equal ones are one. */
+struct cv_place {
+	struct cv_shared shared;
+	cv_str node;
+	struct cv_locality locality;
+	bool has_locality;
+};
+
+/* Small, because there is one for each pod of the mesh. */
+struct cv_workload {
+	int ref; /* atomic; cv_workload_ref / cv_workload_put */
+	uint16_t nr_ips;
+	uint8_t status; /* enum cv_health */
+	bool name_in_uid;
+	cv_str uid;
+	struct cv_group *group;
+	struct cv_place *place;
+	struct cv_addr *ips; /* &ip when there is one */
+	struct cv_addr ip;
+};
+/* Group and place are its own, to be filled, until it is sealed: then they are shared and constant. */
+void cv_workload_seal(struct cv_workload *w);
+void cv_workload_set_ips(struct cv_workload *w, const struct cv_addr *ips, size_t n);
+/* NULL = none. A pod's name is the end of its uid, and is not held twice. */
+const char *cv_workload_name(const struct cv_workload *w);
 
 enum cv_lb_mode { CV_LB_STANDARD, CV_LB_STRICT, CV_LB_FAILOVER, CV_LB_PASSTHROUGH };
 enum cv_lb_scope {
@@ -186,8 +213,8 @@ struct cv_policy { /* OR of rules; none = never */
 	bool dry_run;
 };
 
-/* Objects under construction are plain calloc'ed structs with ref 1; the put of the last
- * reference frees every member. NULL is fine. */
+/* Objects under construction are plain calloc'ed structs with ref 1 (a workload: with a group and a
+ * place); the put of the last reference frees every member. NULL is fine. */
 struct cv_workload *cv_workload_new(void);
 struct cv_workload *cv_workload_ref(struct cv_workload *w);
 void cv_workload_put(struct cv_workload **w);
@@ -203,4 +230,6 @@ void cv_policy_put(struct cv_policy **p);
 /* Same content? (the file source sends only what changed) */
 bool cv_workload_eq(const struct cv_workload *a, const struct cv_workload *b);
 bool cv_service_eq(const struct cv_service *a, const struct cv_service *b);
+/* The same but for endpoints? */
+bool cv_service_eq_bare(const struct cv_service *a, const struct cv_service *b);
 bool cv_policy_eq(const struct cv_policy *a, const struct cv_policy *b);

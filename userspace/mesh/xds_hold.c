@@ -49,7 +49,7 @@ static bool is_local(const struct cv_xds *x, const struct cv_workload *w)
 {
 	cv_str node = cv_store_node(x->store);
 
-	return !node || w->node == node;
+	return !node || w->place->node == node;
 }
 
 /* ---- workloads that wait for a policy ------------------------------------------------------- */
@@ -69,16 +69,16 @@ static bool has_policy(const struct cv_xds *x, cv_str key)
 
 static bool has_all_policies(const struct cv_xds *x, const struct cv_workload *w)
 {
-	for (size_t i = 0; i < w->nr_policies; i++)
-		if (!has_policy(x, w->policies[i]))
+	for (size_t i = 0; i < w->group->nr_policies; i++)
+		if (!has_policy(x, w->group->policies[i]))
 			return false;
 	return true;
 }
 
 bool xds_hold_workload(struct cv_xds *x, struct cv_delta *d)
 {
-	if (!d->workload->nr_policies || !cv_store_is_warm(x->store) || !is_local(x, d->workload) ||
-	    has_all_policies(x, d->workload))
+	if (!d->workload->group->nr_policies || !cv_store_is_warm(x->store) ||
+	    !is_local(x, d->workload) || has_all_policies(x, d->workload))
 		return false;
 	add_held(&x->workloads, d);
 	arm_timer(x);
@@ -110,10 +110,10 @@ static int is_listing(struct cv_workload *w, void *arg)
 {
 	const struct listed *l = arg;
 
-	if (!w->nr_policies || !is_local(l->x, w))
+	if (!w->group->nr_policies || !is_local(l->x, w))
 		return 0;
-	for (size_t i = 0; i < w->nr_policies; i++)
-		if (w->policies[i] == l->key)
+	for (size_t i = 0; i < w->group->nr_policies; i++)
+		if (w->group->policies[i] == l->key)
 			return 1;
 	return 0;
 }

@@ -129,6 +129,8 @@ void xds_names_remove(struct xds_names *names, cv_str name)
 		names->slots[i].name = NULL;
 		hole = i;
 	}
+	if (names->nr_slots > FIRST_SLOTS && names->n < names->nr_slots / 8)
+		resize(names, names->nr_slots / 2);
 }
 
 void xds_names_fini(struct xds_names *names)

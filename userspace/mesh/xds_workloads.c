@@ -47,35 +47,20 @@ static int decode_ip(const ProtobufCBinaryData *b, struct cv_addr *ret, char err
 	return 0;
 }
 
-static int compare_ports(const void *a, const void *b)
-{
-	const struct cv_port_map_entry *pa = a, *pb = b;
-
-	return (int)pa->service_port - (int)pb->service_port;
-}
-
-/* Of two entries for a port one is taken, as in a map. */
+/* Of two entries for a port the last one is taken, as in a map. */
 static int decode_ports(size_t n, Istio__Workload__Port *const *ports, struct cv_port_map *ret,
 			char error[CV_XDS_ERROR])
 {
-	size_t kept = 0;
+	_cleanup_free_ struct cv_port_map_entry *entries = new_array(n, sizeof(*entries));
 
-	ret->entries = new_array(n, sizeof(*ret->entries));
 	for (size_t i = 0; i < n; i++) {
 		if (ports[i]->service_port > UINT16_MAX || ports[i]->target_port > UINT16_MAX)
 			return refuse(error, "port %u to %u", ports[i]->service_port,
 				      ports[i]->target_port);
-		ret->entries[i].service_port = (uint16_t)ports[i]->service_port;
-		ret->entries[i].target_port = (uint16_t)ports[i]->target_port;
+		entries[i].service_port = (uint16_t)ports[i]->service_port;
+		entries[i].target_port = (uint16_t)ports[i]->target_port;
 	}
-	if (n)
-		qsort(ret->entries, n, sizeof(*ret->entries), compare_ports);
-	for (size_t i = 0; i < n; i++) {
-		if (kept && ret->entries[kept - 1].service_port == ret->entries[i].service_port)
-			kept--;
-		ret->entries[kept++] = ret->entries[i];
-	}
-	ret->n = kept;
+	cv_port_map_init(ret, entries, n);
 	return 0;
 }
 
@@ -121,13 +106,13 @@ static int compare_memberships(const void *a, const void *b)
 }
 
 /* A map has no order on the wire: sorted, so that the same workload is equal to itself. */
-static int decode_memberships(const Istio__Workload__Workload *from, struct cv_workload *w,
+static int decode_memberships(const Istio__Workload__Workload *from, struct cv_group *g,
 			      char error[CV_XDS_ERROR])
 {
-	w->services = new_array(from->n_services, sizeof(*w->services));
+	g->services = new_array(from->n_services, sizeof(*g->services));
 	for (size_t i = 0; i < from->n_services; i++) {
 		const Istio__Workload__Workload__ServicesEntry *e = from->services[i];
-		struct cv_membership *m = &w->services[w->nr_services++];
+		struct cv_membership *m = &g->services[g->nr_services++];
 		const char *slash = strchr(e->key, '/');
 		int r = 0;
 
@@ -141,14 +126,15 @@ static int decode_memberships(const Istio__Workload__Workload *from, struct cv_w
 		if (r < 0)
 			return r;
 	}
-	if (w->nr_services)
-		qsort(w->services, w->nr_services, sizeof(*w->services), compare_memberships);
+	if (g->nr_services)
+		qsort(g->services, g->nr_services, sizeof(*g->services), compare_memberships);
 	return 0;
 }
 
 static int decode_enums(const Istio__Workload__Workload *from, struct cv_workload *w,
 			char error[CV_XDS_ERROR])
 {
+	struct cv_group *g = w->group;
 	static const char *const types[] = { "deployment", "cronjob", "pod", "job" };
 
 	if (from->tunnel_protocol == ISTIO__WORKLOAD__TUNNEL_PROTOCOL__LEGACY_ISTIO_MTLS)
@@ -160,17 +146,17 @@ static int decode_enums(const Istio__Workload__Workload *from, struct cv_workloa
 		return refuse(error, "unknown network mode %d", (int)from->network_mode);
 	if ((unsigned)from->status > ISTIO__WORKLOAD__WORKLOAD_STATUS__UNHEALTHY)
 		return refuse(error, "unknown status %d", (int)from->status);
-	w->protocol = from->tunnel_protocol ? CV_PROTOCOL_HBONE : CV_PROTOCOL_TCP;
-	w->network_mode = from->network_mode ? CV_NETWORK_HOST : CV_NETWORK_STANDARD;
+	g->protocol = from->tunnel_protocol ? CV_PROTOCOL_HBONE : CV_PROTOCOL_TCP;
+	g->network_mode = from->network_mode ? CV_NETWORK_HOST : CV_NETWORK_STANDARD;
 	w->status = from->status ? CV_UNHEALTHY : CV_HEALTHY;
 	/* What a workload was made of decides nothing: one that we do not know is a deployment. */
-	w->workload_type = cv_str_new((unsigned)from->workload_type < CV_ARRAY_SIZE(types) ?
+	g->workload_type = cv_str_new((unsigned)from->workload_type < CV_ARRAY_SIZE(types) ?
 					      types[from->workload_type] :
 					      types[0]);
 	return 0;
 }
 
-static int decode_tunnel(const Istio__Workload__ApplicationTunnel *from, struct cv_workload *w,
+static int decode_tunnel(const Istio__Workload__ApplicationTunnel *from, struct cv_group *g,
 			 char error[CV_XDS_ERROR])
 {
 	if (!from)
@@ -179,56 +165,74 @@ static int decode_tunnel(const Istio__Workload__ApplicationTunnel *from, struct 
 	    from->port > UINT16_MAX)
 		return refuse(error, "unknown application tunnel %d, port %u", (int)from->protocol,
 			      from->port);
-	w->has_app_tunnel = from->protocol || from->port;
-	w->app_tunnel_proxy = from->protocol;
-	w->app_tunnel_port = (uint16_t)from->port;
+	g->has_app_tunnel = from->protocol || from->port;
+	g->app_tunnel_proxy = from->protocol;
+	g->app_tunnel_port = (uint16_t)from->port;
 	return 0;
 }
 
 static void decode_names(const Istio__Workload__Workload *from, struct cv_workload *w)
 {
+	struct cv_group *g = w->group;
+
 	w->uid = cv_str_new(from->uid);
-	w->name = cv_str_new(from->name);
-	w->ns = cv_str_new(from->namespace_);
-	w->trust_domain = str_or(from->trust_domain, "cluster.local");
-	w->service_account = str_or(from->service_account, "default");
-	w->network = cv_str_new(from->network);
-	w->workload_name = cv_str_new(from->workload_name);
-	w->canonical_name = cv_str_new(from->canonical_name);
-	w->canonical_revision = cv_str_new(from->canonical_revision);
-	w->hostname = cv_str_new(from->hostname);
-	w->node = cv_str_new(from->node);
-	w->cluster_id = str_or(from->cluster_id, "Kubernetes");
+	g->name = cv_str_new(from->name);
+	g->ns = cv_str_new(from->namespace_);
+	g->trust_domain = str_or(from->trust_domain, "cluster.local");
+	g->service_account = str_or(from->service_account, "default");
+	g->network = cv_str_new(from->network);
+	g->workload_name = cv_str_new(from->workload_name);
+	g->canonical_name = cv_str_new(from->canonical_name);
+	g->canonical_revision = cv_str_new(from->canonical_revision);
+	g->hostname = cv_str_new(from->hostname);
+	w->place->node = cv_str_new(from->node);
+	g->cluster_id = str_or(from->cluster_id, "Kubernetes");
 	if (from->locality) {
-		w->has_locality = true;
-		w->locality.region = cv_str_new(from->locality->region);
-		w->locality.zone = cv_str_new(from->locality->zone);
-		w->locality.subzone = cv_str_new(from->locality->subzone);
+		w->place->has_locality = true;
+		w->place->locality.region = cv_str_new(from->locality->region);
+		w->place->locality.zone = cv_str_new(from->locality->zone);
+		w->place->locality.subzone = cv_str_new(from->locality->subzone);
 	}
-	w->native_tunnel = from->native_tunnel;
-	w->capacity = from->capacity ? from->capacity->value : 1;
-	w->policies = new_array(from->n_authorization_policies, sizeof(*w->policies));
-	for (; w->nr_policies < from->n_authorization_policies; w->nr_policies++)
-		w->policies[w->nr_policies] =
-			cv_str_new(from->authorization_policies[w->nr_policies]);
+	g->native_tunnel = from->native_tunnel;
+	g->capacity = from->capacity ? from->capacity->value : 1;
+	g->policies = new_array(from->n_authorization_policies, sizeof(*g->policies));
+	for (; g->nr_policies < from->n_authorization_policies; g->nr_policies++)
+		g->policies[g->nr_policies] =
+			cv_str_new(from->authorization_policies[g->nr_policies]);
+}
+
+static int decode_ips(const Istio__Workload__Workload *from, struct cv_workload *w,
+		      char error[CV_XDS_ERROR])
+{
+	_cleanup_free_ struct cv_addr *ips = new_array(from->n_addresses, sizeof(*ips));
+	int r = 0;
+
+	if (from->n_addresses > UINT16_MAX)
+		return refuse(error, "%zu addresses", from->n_addresses);
+	for (size_t i = 0; r == 0 && i < from->n_addresses; i++)
+		r = decode_ip(&from->addresses[i], &ips[i], error);
+	if (r == 0)
+		cv_workload_set_ips(w, ips, from->n_addresses);
+	return r;
 }
 
 static int decode_workload(const Istio__Workload__Workload *from, struct cv_workload *w,
 			   char error[CV_XDS_ERROR])
 {
+	struct cv_group *g = w->group;
 	int r;
 
 	decode_names(from, w);
 	if (!w->uid)
 		return refuse(error, "a workload without a uid");
 	r = decode_enums(from, w, error);
-	w->ips = new_array(from->n_addresses, sizeof(*w->ips));
-	for (; r == 0 && w->nr_ips < from->n_addresses; w->nr_ips++)
-		r = decode_ip(&from->addresses[w->nr_ips], &w->ips[w->nr_ips], error);
-	r = r ? r : decode_tunnel(from->application_tunnel, w, error);
-	r = r ? r : decode_gateway_ptr(from->waypoint, &w->waypoint, error);
-	r = r ? r : decode_gateway_ptr(from->network_gateway, &w->network_gateway, error);
-	return r ? r : decode_memberships(from, w, error);
+	r = r ? r : decode_ips(from, w, error);
+	r = r ? r : decode_tunnel(from->application_tunnel, g, error);
+	r = r ? r : decode_gateway_ptr(from->waypoint, &g->waypoint, error);
+	r = r ? r : decode_gateway_ptr(from->network_gateway, &g->network_gateway, error);
+	r = r ? r : decode_memberships(from, g, error);
+	cv_workload_seal(w);
+	return r;
 }
 
 /* ---- services ------------------------------------------------------------------------------- */

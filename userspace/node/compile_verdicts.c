@@ -37,7 +37,7 @@ static int set_flags(struct cv_compile *c, const struct cv_local *local)
 {
 	const struct cv_workload_entry wanted = {
 		.pod = local->number,
-		.flags = local->workload->waypoint ? CV_WL_WAYPOINT : 0,
+		.flags = local->workload->group->waypoint ? CV_WL_WAYPOINT : 0,
 	};
 	struct cv_workload_entry present;
 
@@ -69,7 +69,7 @@ static int collect(const struct cv_pod_view *pod, void *arg)
 		cv_store_workload_local(opts->store, pod->ns, pod->service_account, pod->name);
 	int n;
 
-	if (!w || w->network_mode == CV_NETWORK_HOST) {
+	if (!w || w->group->network_mode == CV_NETWORK_HOST) {
 		cv_workload_put(&w);
 		return 0;
 	}

@@ -45,16 +45,16 @@ static json_t *workload_json(const struct cv_workload *w)
 {
 	json_t *j = json_object();
 
-	set(j, "namespace", w->ns);
-	set(j, "name", w->name);
+	set(j, "namespace", w->group->ns);
+	set(j, "name", cv_workload_name(w));
 	set(j, "uid", w->uid);
-	set(j, "node", w->node);
+	set(j, "node", w->place->node);
 	return j;
 }
 
 static const char *name_of(const struct cv_workload *w)
 {
-	return w->name ? w->name : cv_str_text(w->uid);
+	return cv_workload_name(w) ? cv_workload_name(w) : cv_str_text(w->uid);
 }
 
 /* ---- tier -------------------------------------------------------------------------------------- */
@@ -107,7 +107,8 @@ static enum cv_tier tier_of(const struct path *p)
 static const char *judge(struct path *p)
 {
 	const struct cv_workload *src = p->in->src;
-	const struct cv_identity id = { src->trust_domain, src->ns, src->service_account };
+	const struct cv_identity id = { src->group->trust_domain, src->group->ns,
+					src->group->service_account };
 	const struct cv_authz_conn conn = {
 		.src = p->in->src_ip,
 		.dst = p->route->target.ip,

@@ -107,7 +107,8 @@ static struct cv_identity identity_of(const struct cv_workload *w)
 {
 	if (!w)
 		return (struct cv_identity){};
-	return (struct cv_identity){ w->trust_domain, w->ns, w->service_account };
+	return (struct cv_identity){ w->group->trust_domain, w->group->ns,
+				     w->group->service_account };
 }
 
 static void get_parties(struct cv_flows *f, const struct cv_flow_entry *e, struct parties *p)
@@ -123,7 +124,7 @@ static void get_parties(struct cv_flows *f, const struct cv_flow_entry *e, struc
 	p->src_identity = identity_of(p->src);
 	p->dst_identity = identity_of(p->dst);
 	if (!cv_addr_is_zero(&e->vip))
-		p->service = cv_store_service_by_vip(store, p->src ? p->src->ns : NULL,
+		p->service = cv_store_service_by_vip(store, p->src ? p->src->group->ns : NULL,
 						     cv_store_network(store), &e->vip);
 }
 

@@ -255,7 +255,7 @@ static int refuse_account(struct cv_pods *p, const struct cv_pod_spec *spec, cha
 	snprintf(error, size,
 		 "service account %s contradicts the workload's record, which says %s; leave "
 		 "--service-account out to use the record's",
-		 spec->service_account, cv_str_text(w->service_account));
+		 spec->service_account, cv_str_text(w->group->service_account));
 	cv_workload_put(&w);
 	return -EINVAL;
 }

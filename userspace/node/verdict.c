@@ -46,9 +46,9 @@ static bool is_allowed(const struct cv_verdict_in *in, struct cv_authz_conn *con
 static int evaluate(const struct cv_verdict_in *in, uint16_t port)
 {
 	const struct cv_identity identity = {
-		in->src->trust_domain,
-		in->src->ns,
-		in->src->service_account,
+		in->src->group->trust_domain,
+		in->src->group->ns,
+		in->src->group->service_account,
 	};
 	struct cv_authz_conn conn = { .dst_port = port, .src_identity = &identity, .silent = true };
 	int answer = -EOPNOTSUPP;
@@ -81,12 +81,13 @@ void cv_compile_verdict(const struct cv_verdict_in *in, uint16_t port, struct cv
 	uint16_t asked = port ? port : unnamed_port(in->policies);
 	int answer;
 
-	if (in->dst->waypoint) {
+	if (in->dst->group->waypoint) {
 		set_verdict(ret, CV_ANSWER_DAEMON, CV_TIER_NONE, CV_REASON_WAYPOINT);
 		return;
 	}
-	answer = in->dst->has_app_tunnel || is_own_port(port) || !asked ? -EOPNOTSUPP :
-									  evaluate(in, asked);
+	answer = in->dst->group->has_app_tunnel || is_own_port(port) || !asked ?
+			 -EOPNOTSUPP :
+			 evaluate(in, asked);
 	if (answer < 0)
 		set_verdict(ret, CV_ANSWER_DAEMON, CV_TIER_NONE, CV_REASON_NEEDS_DAEMON);
 	else if (!answer)

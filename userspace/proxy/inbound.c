@@ -106,15 +106,15 @@ static struct cv_workload *workload_of_baggage(const struct cv_baggage *b)
 	w = cv_workload_new();
 	if (!w)
 		return NULL;
-	w->ns = cv_str_ref(b->ns);
-	w->workload_name = cv_str_ref(b->workload_name);
-	w->workload_type = cv_str_ref(b->workload_type);
-	w->canonical_name = cv_str_ref(b->service_name);
-	w->canonical_revision = cv_str_ref(b->revision);
-	w->cluster_id = cv_str_ref(b->cluster);
-	w->has_locality = b->region || b->zone;
-	w->locality.region = cv_str_ref(b->region);
-	w->locality.zone = cv_str_ref(b->zone);
+	w->group->ns = cv_str_ref(b->ns);
+	w->group->workload_name = cv_str_ref(b->workload_name);
+	w->group->workload_type = cv_str_ref(b->workload_type);
+	w->group->canonical_name = cv_str_ref(b->service_name);
+	w->group->canonical_revision = cv_str_ref(b->revision);
+	w->group->cluster_id = cv_str_ref(b->cluster);
+	w->place->has_locality = b->region || b->zone;
+	w->place->locality.region = cv_str_ref(b->region);
+	w->place->locality.zone = cv_str_ref(b->zone);
 	return w;
 }
 

@@ -115,21 +115,21 @@ void cv_lane_no_workload_text(const struct cv_lane *lane, char *buf, size_t size
 
 void cv_proxy_identity(const struct cv_workload *w, struct cv_identity *ret)
 {
-	cv_identity_set(ret, cv_str_ref(w->trust_domain), cv_str_ref(w->ns),
-			cv_str_ref(w->service_account));
+	cv_identity_set(ret, cv_str_ref(w->group->trust_domain), cv_str_ref(w->group->ns),
+			cv_str_ref(w->group->service_account));
 }
 
 struct cv_baggage cv_proxy_baggage(const struct cv_proxy *p, const struct cv_workload *w)
 {
 	return (struct cv_baggage){
-		.cluster = p->cluster_id ? p->cluster_id : w->cluster_id,
-		.ns = w->ns,
-		.workload_type = w->workload_type,
-		.workload_name = w->workload_name,
-		.service_name = w->canonical_name,
-		.revision = w->canonical_revision,
-		.region = w->locality.region,
-		.zone = w->locality.zone,
+		.cluster = p->cluster_id ? p->cluster_id : w->group->cluster_id,
+		.ns = w->group->ns,
+		.workload_type = w->group->workload_type,
+		.workload_name = w->group->workload_name,
+		.service_name = w->group->canonical_name,
+		.revision = w->group->canonical_revision,
+		.region = w->place->locality.region,
+		.zone = w->place->locality.zone,
 	};
 }
 

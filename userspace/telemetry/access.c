@@ -36,7 +36,7 @@ static void add_bare(struct line *l, const char *key, const char *text)
 
 static const char *workload_name(const struct cv_workload *w)
 {
-	return w->name ? w->name : w->canonical_name;
+	return cv_workload_name(w) ? cv_workload_name(w) : w->group->canonical_name;
 }
 
 /* Identities are logged when they are proven: by mTLS, or by the kernel. */
@@ -52,12 +52,12 @@ static void add_source(struct line *l, const struct cv_traffic_info *info)
 	add_bare(l, "src.addr", cv_sockaddr_text(&info->src_addr, l->src_addr));
 	if (w) {
 		add(l, "src.workload", workload_name(w));
-		add(l, "src.namespace", w->ns);
+		add(l, "src.namespace", w->group->ns);
 	}
 	if (info->src_identity && has_proof(info))
 		add(l, "src.identity", cv_identity_text(info->src_identity, l->src_identity));
 	if (w)
-		add(l, "src.cluster", w->cluster_id);
+		add(l, "src.cluster", w->group->cluster_id);
 }
 
 static void add_destination(struct line *l, const struct cv_traffic_info *info)
@@ -71,12 +71,12 @@ static void add_destination(struct line *l, const struct cv_traffic_info *info)
 		add(l, "dst.service", info->service->hostname);
 	if (w) {
 		add(l, "dst.workload", workload_name(w));
-		add(l, "dst.namespace", w->ns);
+		add(l, "dst.namespace", w->group->ns);
 	}
 	if (info->dst_identity && has_proof(info))
 		add(l, "dst.identity", cv_identity_text(info->dst_identity, l->dst_identity));
 	if (w)
-		add(l, "dst.cluster", w->cluster_id);
+		add(l, "dst.cluster", w->group->cluster_id);
 }
 
 static const char *direction(enum cv_reporter reporter)

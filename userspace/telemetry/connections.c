@@ -40,8 +40,9 @@ static json_t *workload(const struct cv_workload *w)
 {
 	if (!w)
 		return json_null();
-	return json_pack("{s:o s:o s:o}", "namespace", text_or_null(w->ns), "pod",
-			 text_or_null(w->name), "workload", text_or_null(w->workload_name));
+	return json_pack("{s:o s:o s:o}", "namespace", text_or_null(w->group->ns), "pod",
+			 text_or_null(cv_workload_name(w)), "workload",
+			 text_or_null(w->group->workload_name));
 }
 
 static json_t *identity(const struct cv_identity *id)

@@ -128,8 +128,8 @@ static struct cv_dns_series *get_series(struct cv_dns_series_table *t,
 	struct cv_dns_series key = {
 		.type = info->type,
 		.tcp = info->tcp,
-		.service = info->src ? info->src->canonical_name : NULL,
-		.revision = info->src ? info->src->canonical_revision : NULL,
+		.service = info->src ? info->src->group->canonical_name : NULL,
+		.revision = info->src ? info->src->group->canonical_revision : NULL,
 	};
 	struct cv_dns_series *_Atomic *bucket = bucket_of(t, &key);
 	struct cv_dns_series *s = find(bucket, &key);
@@ -266,8 +266,10 @@ void cv_dns_log(const struct cv_dns_info *info, const char *result, unsigned rec
 {
 	char query[32], domain[1100], endpoints[16];
 	const struct cv_log_field fields[] = {
-		{ "src.workload", info->src ? cv_str_text(info->src->name) : "unknown", false },
-		{ "src.namespace", info->src ? cv_str_text(info->src->ns) : "unknown", false },
+		{ "src.workload", info->src ? cv_str_text(cv_workload_name(info->src)) : "unknown",
+		  false },
+		{ "src.namespace", info->src ? cv_str_text(info->src->group->ns) : "unknown",
+		  false },
 		{ "query", query, false },
 		{ "domain", domain, false },
 		{ "result", result, false },

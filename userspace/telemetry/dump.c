@@ -124,8 +124,9 @@ static json_t *addresses(const struct cv_workload *w)
 
 static json_t *app_tunnel(const struct cv_workload *w)
 {
-	return json_pack("{s:s s:o}", "protocol", w->app_tunnel_proxy ? "PROXY" : "NONE", "port",
-			 w->app_tunnel_port ? json_integer(w->app_tunnel_port) : json_null());
+	return json_pack(
+		"{s:s s:o}", "protocol", w->group->app_tunnel_proxy ? "PROXY" : "NONE", "port",
+		w->group->app_tunnel_port ? json_integer(w->group->app_tunnel_port) : json_null());
 }
 
 static json_t *locality(const struct cv_locality *l)
@@ -138,27 +139,27 @@ static json_t *memberships(const struct cv_workload *w)
 {
 	json_t *array = json_array();
 
-	for (size_t i = 0; i < w->nr_services; i++)
-		json_array_append_new(array, ns_host(&w->services[i].service));
+	for (size_t i = 0; i < w->group->nr_services; i++)
+		json_array_append_new(array, ns_host(&w->group->services[i].service));
 	return array;
 }
 
 static void set_optional(json_t *o, const struct cv_workload *w)
 {
-	if (w->waypoint)
-		json_object_set_new(o, "waypoint", gateway(w->waypoint));
-	if (w->network_gateway)
-		json_object_set_new(o, "networkGateway", gateway(w->network_gateway));
-	if (w->native_tunnel)
+	if (w->group->waypoint)
+		json_object_set_new(o, "waypoint", gateway(w->group->waypoint));
+	if (w->group->network_gateway)
+		json_object_set_new(o, "networkGateway", gateway(w->group->network_gateway));
+	if (w->group->native_tunnel)
 		json_object_set_new(o, "nativeTunnel", json_true());
-	if (w->has_app_tunnel)
+	if (w->group->has_app_tunnel)
 		json_object_set_new(o, "applicationTunnel", app_tunnel(w));
-	if (w->nr_policies)
+	if (w->group->nr_policies)
 		json_object_set_new(o, "authorizationPolicies",
-				    strings(w->policies, w->nr_policies));
-	if (w->has_locality)
-		json_object_set_new(o, "locality", locality(&w->locality));
-	if (w->nr_services)
+				    strings(w->group->policies, w->group->nr_policies));
+	if (w->place->has_locality)
+		json_object_set_new(o, "locality", locality(&w->place->locality));
+	if (w->group->nr_services)
 		json_object_set_new(o, "services", memberships(w));
 }
 
@@ -168,25 +169,25 @@ json_t *cv_dump_workload(const struct cv_workload *w)
 
 	json_object_set_new(o, "workloadIps", addresses(w));
 	json_object_set_new(o, "protocol",
-			    json_string(w->protocol == CV_PROTOCOL_HBONE ? "HBONE" : "TCP"));
+			    json_string(w->group->protocol == CV_PROTOCOL_HBONE ? "HBONE" : "TCP"));
 	json_object_set_new(o, "networkMode",
-			    json_string(w->network_mode == CV_NETWORK_HOST ? "HostNetwork" :
-									     "Standard"));
+			    json_string(w->group->network_mode == CV_NETWORK_HOST ? "HostNetwork" :
+										    "Standard"));
 	json_object_set_new(o, "status", json_string(health(w->status)));
-	json_object_set_new(o, "capacity", json_integer(w->capacity));
-	set_always(o, "name", w->name);
-	set_always(o, "namespace", w->ns);
-	set_always(o, "clusterId", w->cluster_id);
+	json_object_set_new(o, "capacity", json_integer(w->group->capacity));
+	set_always(o, "name", cv_workload_name(w));
+	set_always(o, "namespace", w->group->ns);
+	set_always(o, "clusterId", w->group->cluster_id);
 	cv_dump_set(o, "uid", w->uid);
-	cv_dump_set(o, "trustDomain", w->trust_domain);
-	cv_dump_set(o, "serviceAccount", w->service_account);
-	cv_dump_set(o, "network", w->network);
-	cv_dump_set(o, "workloadName", w->workload_name);
-	cv_dump_set(o, "workloadType", w->workload_type);
-	cv_dump_set(o, "canonicalName", w->canonical_name);
-	cv_dump_set(o, "canonicalRevision", w->canonical_revision);
-	cv_dump_set(o, "hostname", w->hostname);
-	cv_dump_set(o, "node", w->node);
+	cv_dump_set(o, "trustDomain", w->group->trust_domain);
+	cv_dump_set(o, "serviceAccount", w->group->service_account);
+	cv_dump_set(o, "network", w->group->network);
+	cv_dump_set(o, "workloadName", w->group->workload_name);
+	cv_dump_set(o, "workloadType", w->group->workload_type);
+	cv_dump_set(o, "canonicalName", w->group->canonical_name);
+	cv_dump_set(o, "canonicalRevision", w->group->canonical_revision);
+	cv_dump_set(o, "hostname", w->group->hostname);
+	cv_dump_set(o, "node", w->place->node);
 	set_optional(o, w);
 	return o;
 }

@@ -11,8 +11,8 @@ static json_t *workload(const struct cv_workload *w)
 {
 	json_t *o = cv_dump_workload(w), *services = json_object(), *name;
 
-	for (size_t i = 0; i < w->nr_services; i++) {
-		const struct cv_membership *m = &w->services[i];
+	for (size_t i = 0; i < w->group->nr_services; i++) {
+		const struct cv_membership *m = &w->group->services[i];
 
 		name = cv_dump_pair(m->service.ns, cv_str_text(m->service.host));
 		json_object_set_new(services, json_string_value(name), cv_dump_port_map(&m->ports));

@@ -34,19 +34,20 @@ static int put(char *buf, size_t at, const char *name, const char *value)
 
 static void format_labels(const struct cv_workload *src, const char *hostname, char buf[LABELS])
 {
-	const struct cv_identity id = { src->trust_domain, src->ns, src->service_account };
+	const struct cv_identity id = { src->group->trust_domain, src->group->ns,
+					src->group->service_account };
 	char principal[CV_IDENTITY_TEXT];
 	const struct {
 		const char *name, *value;
 	} labels[] = {
-		{ "source_workload", src->workload_name },
-		{ "source_canonical_service", src->canonical_name },
-		{ "source_canonical_revision", src->canonical_revision },
-		{ "source_workload_namespace", src->ns },
+		{ "source_workload", src->group->workload_name },
+		{ "source_canonical_service", src->group->canonical_name },
+		{ "source_canonical_revision", src->group->canonical_revision },
+		{ "source_workload_namespace", src->group->ns },
 		{ "source_principal", cv_identity_text(&id, principal) },
-		{ "source_app", src->canonical_name },
-		{ "source_version", src->canonical_revision },
-		{ "source_cluster", src->cluster_id },
+		{ "source_app", src->group->canonical_name },
+		{ "source_version", src->group->canonical_revision },
+		{ "source_cluster", src->group->cluster_id },
 		{ "hostname", hostname },
 	};
 	size_t at = 0;

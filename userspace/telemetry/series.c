@@ -21,13 +21,13 @@ static void set_end(struct cv_series_end *end, const struct cv_workload *w,
 		    const struct cv_identity *proven)
 {
 	if (w) {
-		end->workload_name = w->workload_name;
-		end->canonical_name = w->canonical_name;
-		end->canonical_revision = w->canonical_revision;
-		end->ns = w->ns;
-		end->cluster_id = w->cluster_id;
-		end->region = w->locality.region;
-		end->zone = w->locality.zone;
+		end->workload_name = w->group->workload_name;
+		end->canonical_name = w->group->canonical_name;
+		end->canonical_revision = w->group->canonical_revision;
+		end->ns = w->group->ns;
+		end->cluster_id = w->group->cluster_id;
+		end->region = w->place->locality.region;
+		end->zone = w->place->locality.zone;
 	}
 	if (proven)
 		end->principal = *proven;
@@ -47,9 +47,9 @@ static void make_key(struct cv_series_key *key, const struct cv_traffic_info *in
 	set_end(&key->src, info->src, info->src_identity);
 	set_end(&key->dst, dst, info->dst_identity);
 	/* The destination's principal is what was proven, else what its record claims. */
-	if (!info->dst_identity && dst && dst->service_account)
-		key->dst.principal =
-			(struct cv_identity){ dst->trust_domain, dst->ns, dst->service_account };
+	if (!info->dst_identity && dst && dst->group->service_account)
+		key->dst.principal = (struct cv_identity){ dst->group->trust_domain, dst->group->ns,
+							   dst->group->service_account };
 	if (!info->service)
 		return;
 	key->service_host = info->service->hostname;
