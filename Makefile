@@ -65,7 +65,7 @@ DEPS := gcc libc6-dev make pkg-config clang libclang-rt-14-dev clang-format bpft
 DEPS += containernetworking-plugins ipset iptables runc \
 	$(if $(shell command -v go),,golang-go)
 
-NO_BUILD := deps k8s-tools demo test test-k8s bench bench-k8s lint format install image clean vmlinux help
+NO_BUILD := deps k8s-tools demo test test-k8s test-kernels bench bench-k8s lint format install image clean vmlinux help
 ifneq ($(filter-out $(NO_BUILD),$(or $(MAKECMDGOALS),all)),)
 TOOLS_MISSING := $(shell for t in $(firstword $(CC)) $(CLANG) $(BPFTOOL) protoc-c pkg-config; do \
 	command -v $$t >/dev/null || echo $$t; done)
@@ -250,8 +250,8 @@ $(FUZZ_TESTS): $(O)/%: $(O)/fuzz/obj/%.o $(O)/fuzz/libculvert.a
 
 # ---- targets -----------------------------------------------------------------------------------
 
-.PHONY: FORCE all bpf $(BPF_ARCHS:%=bpf-%) helpers tests deps k8s-tools demo test test-k8s bench \
-	bench-k8s lint format install clean vmlinux help
+.PHONY: FORCE all bpf $(BPF_ARCHS:%=bpf-%) helpers tests deps k8s-tools demo test test-k8s \
+	test-kernels bench bench-k8s lint format install clean vmlinux help
 
 all: $(BPF_OBJ) $(PROGRAMS) ## culvertd and culvertctl (SAN=1: with ASan and UBSan, in $(O)/san)
 
@@ -293,6 +293,18 @@ test-k8s: ## all tests of the Kubernetes lab, the slow ones included (root)
 	$(build) tests TARGETS='$(K8S_TARGETS)'
 	$(give_back)
 	@$(MAKE) -C selftests run_built O=$(abspath $(O)) TARGETS='$(K8S_TARGETS)' SLOW=1
+
+# What runs a guest, and its kernels.
+KERNEL_DEPS := kmod qemu-system-x86 xz-utils
+KERNELS ?= 6.1 6.12
+test-kernels: ## bpf/ and some of e2e/ under Debian's kernels, in QEMU; KERNELS=6.1 chooses (root)
+	$(need_root)
+	@tools/deps.sh $(DEPS) $(KERNEL_DEPS)
+	@sh selftests/kernels/kernel.sh fetch $(KERNELS)
+	$(build) tests TARGETS='bpf e2e'
+	$(give_back)
+	@CV_PROGRAMS=$(abspath $(O))/selftests CULVERT_BIN=$(abspath $(O)) O=$(abspath $(O)) \
+		selftests/run -o $(abspath $(O))/selftests/logs $(KERNELS:%=-t kernels:test_debian_%)
 
 bench: ## measure every path against no mesh; ROUNDS=n, ZTUNNEL=path (root)
 	$(need_root)

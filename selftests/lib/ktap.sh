@@ -115,10 +115,10 @@ got:  $3"
 	fi
 }
 
-# wait_for SECONDS COMMAND…: poll until the command succeeds; false after SECONDS.
+# wait_for SECONDS COMMAND…: poll until the command succeeds; false after SECONDS, or TIMEOUT_FACTOR times as many.
 wait_for()
 {
-	ktap_end=$(($(date +%s) + $1))
+	ktap_end=$(($(date +%s) + $1 * ${TIMEOUT_FACTOR:-1}))
 	shift
 	until "$@" >/dev/null 2>&1; do
 		[ "$(date +%s)" -lt "$ktap_end" ] || return 1
