@@ -18,7 +18,7 @@
 
 REFUSED=ECONNRESET,EPIPE,less
 
-plan 74
+plan 75
 
 up()
 {
@@ -77,6 +77,8 @@ check_eq "three pods are listed" "client far near" "$({
 check_eq "the list of a pod that istio-cni owns cannot be changed by hand" 1 "$(
 	inpod_ctl node1 node1 pod del default/client 2>&1 | grep -c istio-cni
 )"
+check_eq "the daemon's process is in the node's namespace" "$(node_exec node1 readlink /proc/self/ns/net)" \
+	"$(readlink "/proc/$(daemon_pid node1)/ns/net")"
 check "nothing is pinned" sh -c "[ ! -e '$(node_bpffs node1)' ]"
 
 # --- traffic ---

@@ -170,6 +170,8 @@ int cv_proxy_pod_start(struct cv_proxy *p, const struct cv_proxy_pod_info *info,
 
 	if (!r)
 		r = cv_dns_open(pod);
+	/* Where this thread stays is where `nsenter -t PID` leads. */
+	cv_netns_leave(info->netns);
 	if (r) {
 		if (pod)
 			discard_pod(pod);
