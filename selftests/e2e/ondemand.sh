@@ -27,15 +27,13 @@ server_start()
 	: >"$said"
 	rm -f "$CV_TMP/commands"
 	mkfifo "$CV_TMP/commands"
-	lab_exec='exec' node_exec node1 /usr/bin/python3 "$CV_SELFTESTS/lib/xds_server.py" $XDS_PORT \
+	lab_exec='exec' node_exec node1 /usr/bin/python3 "$CV_SELFTESTS/lib/xds_server.py" -s "$CV_TMP/state" \
+		$XDS_PORT \
 		<"$CV_TMP/commands" >"$said" 2>&1 &
 	server=$!
 	echo $server >"$LAB/daemons/xds.pid"
 	exec 9>"$CV_TMP/commands"
-	wait_for 60 grep -q ready "$said" || return
-	while read -r line; do
-		tell "$line" || return
-	done <"$CV_TMP/state"
+	wait_for 60 grep -q ready "$said"
 }
 
 server_kill()

@@ -179,7 +179,7 @@ load()
 load_stop()
 {
 	k8s_stop "$1"
-	grep -q '^result=ok ' "$K8S/$1.log" && ! grep -v '^result=ok ' "$K8S/$1.log"
+	! grep -v '^result=ok ' "$K8S/$1.log" && grep -q '^result=ok ' "$K8S/$1.log"
 }
 
 # ms_until COMMAND…: how long it takes to become true, in milliseconds; false after 10 s

@@ -346,6 +346,7 @@ def main():
     parser.add_argument("-c", "--certificate")
     parser.add_argument("-k", "--key")
     parser.add_argument("-t", "--token")
+    parser.add_argument("-s", "--state", help="a file of commands, carried out before anybody is served")
     parser.add_argument("-a", "--address", default="127.0.0.1")
     parser.add_argument("port")
     args = parser.parse_args()
@@ -360,14 +361,22 @@ def main():
         server.add_secure_port(where, grpc.ssl_server_credentials([pair]))
     else:
         server.add_insecure_port(where)
-    server.start()
-    print("ready", flush=True)
     commands = Commands(state)
-    for line in sys.stdin:
+
+    def carry_out(line):
         name, _, rest = line.strip().partition(" ")
         with state.lock:
             getattr(commands, name)(rest)
         print(f"done {name}", flush=True)
+
+    if args.state:
+        with open(args.state) as lines:
+            for line in lines:
+                carry_out(line)
+    server.start()
+    print("ready", flush=True)
+    for line in sys.stdin:
+        carry_out(line)
     server.stop(0)
 
 

@@ -126,6 +126,20 @@ static void test_workload_lookups(void **state)
 	cv_str_put(&host);
 }
 
+/* A pod's name stands at the end of its uid, and nothing but the index holds it as a string. */
+static void test_local_workload_by_name_in_uid(void **state)
+{
+	struct cv_store *s = *state;
+	struct cv_workload *w;
+
+	cv_fixture_apply(s, "workloads:\n" W("Kubernetes//Pod/shop/web-6df89-x7k2p", "10.0.0.1",
+					     "name: web-6df89-x7k2p, node: node-a, services: {}"));
+	w = cv_store_workload_local(s, "shop", NULL, "web-6df89-x7k2p");
+	assert_non_null(w);
+	assert_string_equal(cv_workload_name(w), "web-6df89-x7k2p");
+	cv_workload_put(&w);
+}
+
 /* An update moves every index: the old address, name and node lead nowhere. */
 static void test_workload_update(void **state)
 {
@@ -594,6 +608,8 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(test_workload_lookups, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_local_workload_by_name_in_uid, setup,
+						teardown),
 		cmocka_unit_test_setup_teardown(test_workload_update, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_address_conflict, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_best_service_of_a_vip, setup, teardown),

@@ -38,20 +38,6 @@ static bool has_addr(const void *object, const struct cv_index_key *key)
 	return false;
 }
 
-static bool is_named(const struct cv_workload *w, cv_str name)
-{
-	const char *own = cv_workload_name(w);
-
-	return own && name ? strcmp(own, name) == 0 : own == name;
-}
-
-static bool has_name(const void *object, const struct cv_index_key *key)
-{
-	const struct cv_workload *w = object;
-
-	return w->group->ns == key->a && is_named(w, key->b);
-}
-
 static bool has_host(const void *object, const struct cv_index_key *key)
 {
 	const struct cv_workload *w = object;
@@ -61,7 +47,8 @@ static bool has_host(const void *object, const struct cv_index_key *key)
 
 static const struct cv_index_ops by_uid = { ref_workload, put_workload, has_uid };
 static const struct cv_index_ops by_addr = { ref_workload, put_workload, has_addr };
-static const struct cv_index_ops by_name = { ref_workload, put_workload, has_name };
+/* A workload does not hold its name, so the index has to: a key's hash is of the interned strings. */
+static const struct cv_index_ops by_name = { ref_workload, put_workload, NULL };
 static const struct cv_index_ops by_host = { ref_workload, put_workload, has_host };
 
 int cv_store_workloads_init(struct cv_store *s)
