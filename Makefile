@@ -65,7 +65,7 @@ DEPS := gcc libc6-dev make pkg-config clang libclang-rt-14-dev clang-format bpft
 DEPS += containernetworking-plugins ipset iptables runc \
 	$(if $(shell command -v go),,golang-go)
 
-NO_BUILD := deps k8s-tools demo test test-k8s test-kernels bench bench-k8s lint format install image clean vmlinux help
+NO_BUILD := deps k8s-tools demo test test-k8s test-kernels bench bench-k8s bench-push lint format install image clean vmlinux help
 ifneq ($(filter-out $(NO_BUILD),$(or $(MAKECMDGOALS),all)),)
 TOOLS_MISSING := $(shell for t in $(firstword $(CC)) $(CLANG) $(BPFTOOL) protoc-c pkg-config; do \
 	command -v $$t >/dev/null || echo $$t; done)
@@ -251,7 +251,7 @@ $(FUZZ_TESTS): $(O)/%: $(O)/fuzz/obj/%.o $(O)/fuzz/libculvert.a
 # ---- targets -----------------------------------------------------------------------------------
 
 .PHONY: FORCE all bpf $(BPF_ARCHS:%=bpf-%) helpers tests deps k8s-tools demo test test-k8s \
-	test-kernels bench bench-k8s lint format install clean vmlinux help
+	test-kernels bench bench-k8s bench-push lint format install clean vmlinux help
 
 all: $(BPF_OBJ) $(PROGRAMS) ## culvertd and culvertctl (SAN=1: with ASan and UBSan, in $(O)/san)
 
@@ -319,6 +319,13 @@ bench-k8s: ## measure the node proxy under istiod and istio-cni; ROUNDS=n, ZTUNN
 	$(build) all helpers
 	$(give_back)
 	@O=$(abspath $(O)) ROUNDS=$(ROUNDS) sh selftests/k8s/bench.sh
+
+bench-push: ## measure what a push of 50,000 workloads does to a connection; ROUNDS=n (root)
+	$(need_root)
+	@tools/deps.sh $(DEPS)
+	$(build) all helpers
+	$(give_back)
+	@O=$(abspath $(O)) ROUNDS=$(ROUNDS) selftests/bench/push.sh
 
 lint: ## everything about the code that a machine can check
 	$(build) bpf

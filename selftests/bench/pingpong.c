@@ -4,7 +4,7 @@
  *
  *	pingpong serve PORT
  *	pingpong ask ADDRESS PORT SECONDS		one kept connection, one request after another:
- *							prints p50_us, p99_us, requests
+ *							prints p50_us, p99_us, p999_us, max_us, requests
  *	pingpong dial ADDRESS PORT SECONDS PARALLEL	a new connection for each request:
  *							prints per_second, failed
  *
@@ -237,8 +237,9 @@ static int ask(double seconds)
 		start = done;
 	}
 	qsort(samples, nr, sizeof(*samples), compare_samples);
-	printf("p50_us=%.2f p99_us=%.2f requests=%zu\n", samples[nr / 2] / 1e3,
-	       samples[nr * 99 / 100] / 1e3, nr);
+	printf("p50_us=%.2f p99_us=%.2f p999_us=%.2f max_us=%.2f requests=%zu\n",
+	       samples[nr / 2] / 1e3, samples[nr * 99 / 100] / 1e3, samples[nr * 999 / 1000] / 1e3,
+	       samples[nr - 1] / 1e3, nr);
 	free(samples);
 	close(fd);
 	return 0;

@@ -12,6 +12,7 @@ Commands, one a line:
 	raw TYPE NAME HEX a resource with these bytes; TYPE is address or authorization
 	remove TYPE NAME
 	fill W S          W workloads and S services of a large mesh
+	mesh W S G        such a mesh and nothing else; generations G differ in every workload and service
 	push              send what changed since the last push to every stream
 	resend            send everything again
 	message HEX       send these bytes as a response
@@ -23,8 +24,8 @@ names, or `/ADDRESS`, each answered once with what is there under its own name (
 alias then, a service comes with its workloads) or as removed; workloads of its node unasked.
 
 On standard output: `ready`, `subscribe NAME`, `unsubscribe NAME`, `unanswered NAME` (subscribed to
-already), `request TYPE initial=N nonce=… error=…` for what a client sends,
-`sent TYPE RESOURCES BYTES`, `done COMMAND` once a command has been carried out.
+already), `request TYPE initial=N at=SECONDS nonce=… error=…` for what a client sends,
+`sent TYPE RESOURCES BYTES at=SECONDS` when a response is handed to gRPC, `done COMMAND` once a command has been carried out.
 """
 
 import argparse
@@ -35,6 +36,7 @@ import json
 import queue
 import sys
 import threading
+import time
 
 import grpc
 
@@ -96,15 +98,21 @@ def policy(p):
     return out + field(5, field(1, field(2, match)) if match else b"")
 
 
-def large_mesh(workloads, services):
-    """As a mesh of istiod's: deployments of ten pods, a service each."""
+def monotonic():
+    return f"at={time.monotonic():.4f}"
+
+
+def large_mesh(workloads, services, generation=0):
+    """As a mesh of istiod's: deployments of ten pods, a service each. Another generation: everything
+    was rolled out anew, in place."""
+    shift = generation * 7
     per = max(1, workloads // max(1, services))
     for i in range(services):
         host = f"service-{i}.namespace-{i % 100}.svc.cluster.local"
         vip = str(ipaddress.ip_address(0x0A600000 + i))
         yield f"namespace-{i % 100}/{host}", service(
             {"name": f"service-{i}", "ns": f"namespace-{i % 100}", "hostname": host,
-             "vip": vip, "ports": {"80": 8080, "443": 8443}})
+             "vip": vip, "ports": {"80": 8080 + shift, "443": 8443}})
     for i in range(workloads):
         owner = i // per % max(1, services)
         ns = f"namespace-{owner % 100}"
@@ -114,9 +122,9 @@ def large_mesh(workloads, services):
         yield f"Kubernetes//Pod/{ns}/{name}", workload(
             {"uid": f"Kubernetes//Pod/{ns}/{name}", "name": name, "ns": ns,
              "ip": str(ipaddress.ip_address(0x0B000000 + i)), "sa": f"account-{owner}",
-             "node": f"node-{i % 500}", "canonical": f"deployment-{owner}",
+             "node": f"node-{(i + shift) % 500}", "canonical": f"deployment-{owner}",
              "workload": f"deployment-{owner}",
-             "services": {f"{ns}/{host}": {"80": 8080, "443": 8443}}})
+             "services": {f"{ns}/{host}": {"80": 8080 + shift, "443": 8443}}})
 
 
 class State:
@@ -130,11 +138,29 @@ class State:
         self.given, self.aliases, self.aliased = {}, {}, {}  # of addresses, for lookup
         self.refusing = False
         self.nonce = 0
+        self.meshes = {}
+
+    @staticmethod
+    def encode(kind, data):
+        version = hashlib.sha256(data).hexdigest()[:16].lstrip("0")
+        return version, field(1, version) + field(2, field(1, URLS[kind]) + field(2, data))
+
+    def mesh(self, *size):
+        """All addresses are those of a large mesh; encoded once."""
+        if size not in self.meshes:
+            self.meshes[size] = {}
+            for name, data in large_mesh(*size):
+                version, entry = self.encode("address", data)
+                self.meshes[size][name] = (version, field(2, entry + field(3, name)))
+        for name in self.resources["address"]:
+            self.changed["address"][name] = False
+        self.resources["address"] = dict(self.meshes[size])
+        for name in self.meshes[size]:
+            self.changed["address"][name] = True
 
     def set(self, kind, name, data, given=None):
         """given: the JSON of an address"""
-        version = hashlib.sha256(data).hexdigest()[:16].lstrip("0")
-        entry = field(1, version) + field(2, field(1, URLS[kind]) + field(2, data))
+        version, entry = self.encode(kind, data)
         self.resources[kind][name] = (version, field(2, entry + field(3, name)))
         self.changed[kind][name] = True
         if given:
@@ -169,7 +195,7 @@ class State:
         parts += [field(4, URLS[kind]), field(5, f"nonce-{self.nonce}")]
         parts += [field(6, name) for name in removed]
         data = b"".join(parts)
-        print(f"sent {kind} {len(names)} {len(data)}", flush=True)
+        print(f"sent {kind} {len(names)} {len(data)} {monotonic()}", flush=True)
         return data
 
 
@@ -207,7 +233,8 @@ class Stream:
         initial = {e[1][0].decode(): e[2][0].decode() for e in entries}
         if 1 in fields:
             self.read_node(decode(fields[1][0]))
-        print(f"request {kind} initial={len(initial)} nonce={nonce} error={error}", flush=True)
+        print(f"request {kind} initial={len(initial)} {monotonic()} nonce={nonce} error={error}",
+              flush=True)
         subscribe = [name.decode() for name in fields.get(3, [])]
         unsubscribe = [name.decode() for name in fields.get(4, [])]
         with self.state.lock:
@@ -304,6 +331,9 @@ class Commands:
     def fill(self, rest):
         for name, data in large_mesh(*map(int, rest.split())):
             self.state.set("address", name, data)
+
+    def mesh(self, rest):
+        self.state.mesh(*map(int, rest.split()))
 
     def push(self, _rest):
         for kind in URLS:
