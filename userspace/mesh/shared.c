@@ -104,11 +104,11 @@ void *cv_shared_ref(void *object)
 /* Drops a reference that is not the last one. */
 static bool put_one_of_several(struct cv_shared *o)
 {
-	int ref = __atomic_load_n(&o->ref, __ATOMIC_RELAXED);
+	int ref = __atomic_load_n(&o->ref, __ATOMIC_ACQUIRE);
 
 	while (ref > 1)
 		if (__atomic_compare_exchange_n(&o->ref, &ref, ref - 1, true, __ATOMIC_RELEASE,
-						__ATOMIC_RELAXED))
+						__ATOMIC_ACQUIRE))
 			return true;
 	return false;
 }
@@ -120,9 +120,14 @@ void cv_shared_put(struct cv_shared_type *t, void *object)
 
 	if (!o || put_one_of_several(o))
 		return;
+	/* What the table has not, nobody can find: the last reference is the last. */
+	if (!o->held) {
+		t->free(o);
+		return;
+	}
 	pthread_mutex_lock(&t->lock);
 	last = __atomic_fetch_sub(&o->ref, 1, __ATOMIC_ACQ_REL) == 1;
-	if (last && o->held)
+	if (last)
 		take_out(t, o);
 	pthread_mutex_unlock(&t->lock);
 	if (last)
