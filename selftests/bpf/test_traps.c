@@ -68,14 +68,6 @@ static int tear_down(void **state)
 	return 0;
 }
 
-static struct cv_tuple tuple(const struct cv_addr *src, uint16_t sport, const struct cv_addr *dst,
-			     uint16_t dport)
-{
-	return (struct cv_tuple){
-		.src = *src, .dst = *dst, .sport = htons(sport), .dport = htons(dport)
-	};
-}
-
 /* A segment routing header: first to `ip`, then to the destination. */
 static void by_way_of(uint8_t rthdr[40], const struct cv_addr *ip)
 {
@@ -294,7 +286,7 @@ static void test_forged_source(void **state)
 
 	(void)state;
 	for (int f = 0; f < FAMILIES; f++) {
-		struct cv_tuple t = tuple(&C->ip[f], 4000, &W->ip[f], LAB_PORT);
+		struct cv_tuple t = lab_make_tuple(&C->ip[f], 4000, &W->ip[f], LAB_PORT);
 
 		lab_send_segment(&lab, A, &t, TCP_SYN_FLAG, 0);
 		lab_send_segment(&lab, A, &t, TCP_PSH_ACK_FLAGS, 10);
@@ -312,7 +304,7 @@ static void test_packet_socket(void **state)
 
 	(void)state;
 	for (int f = 0; f < FAMILIES; f++) {
-		struct cv_tuple t = tuple(&A->ip[f], 4001, &W->ip[f], LAB_PORT);
+		struct cv_tuple t = lab_make_tuple(&A->ip[f], 4001, &W->ip[f], LAB_PORT);
 
 		lab_send_segment(&lab, A, &t, TCP_SYN_FLAG, 0);
 		assert_int_equal(lab_count(&lab, CV_REASON_REDIRECTED), 1);
@@ -334,7 +326,7 @@ static void test_packet_socket_lies(void **state)
 
 	(void)state;
 	for (int f = 0; f < FAMILIES; f++) {
-		struct cv_tuple t = tuple(&A->ip[f], 4003, &W->ip[f], LAB_PORT);
+		struct cv_tuple t = lab_make_tuple(&A->ip[f], 4003, &W->ip[f], LAB_PORT);
 		size_t len = lab_segment(packet, &t, TCP_SYN_FLAG, 1, 0);
 
 		assert_int_equal(lab_send_packet(&lab, A, ETH_P_ARP, packet, len), 0);

@@ -58,14 +58,6 @@ static int family_of(int f)
 	return f == V6 ? AF_INET6 : AF_INET;
 }
 
-static struct cv_tuple tuple(const struct cv_addr *src, uint16_t sport, const struct cv_addr *dst,
-			     uint16_t dport)
-{
-	return (struct cv_tuple){
-		.src = *src, .dst = *dst, .sport = htons(sport), .dport = htons(dport)
-	};
-}
-
 /* Attaches somebody else's sockops program where it runs before culvert's: in a cgroup below. */
 struct neighbour {
 	struct foreign_bpf *skel;
@@ -312,7 +304,7 @@ static void test_same_port_upstream_leg(void **state)
 	for (int f = 0; f < FAMILIES; f++) {
 		_cleanup_close_ int leg = leg_from(W, f, LEG_PORT + 10), app = -1, got = -1;
 		_cleanup_close_ int client = lab_socket(W, family_of(f), SOCK_STREAM);
-		struct cv_tuple t = tuple(&W->ip[f], LEG_PORT + 10, &B->ip[f], LAB_PORT);
+		struct cv_tuple t = lab_make_tuple(&W->ip[f], LEG_PORT + 10, &B->ip[f], LAB_PORT);
 
 		assert_int_equal(lab_accept(B, LAB_WAIT_MS, &app), LAB_APP);
 		lab_mark(&lab);
@@ -339,7 +331,7 @@ static void test_same_port_upstream_leg_of_a_pod(void **state)
 	for (int f = 0; f < FAMILIES; f++) {
 		_cleanup_close_ int leg = leg_from(A, f, LEG_PORT + 20), app = -1, got = -1;
 		_cleanup_close_ int client = lab_socket(A, family_of(f), SOCK_STREAM);
-		struct cv_tuple t = tuple(&A->ip[f], LEG_PORT + 20, &B->ip[f], LAB_PORT);
+		struct cv_tuple t = lab_make_tuple(&A->ip[f], LEG_PORT + 20, &B->ip[f], LAB_PORT);
 		struct cv_attested_entry e;
 
 		assert_int_equal(lab_accept(B, LAB_WAIT_MS, &app), LAB_APP);

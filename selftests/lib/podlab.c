@@ -532,6 +532,14 @@ bool lab_is(struct cv_sockaddr got, const struct cv_addr *ip, uint16_t port)
 	return cv_addr_eq(&got.ip, ip) && got.port == port;
 }
 
+struct cv_tuple lab_make_tuple(const struct cv_addr *src, uint16_t sport, const struct cv_addr *dst,
+			       uint16_t dport)
+{
+	return (struct cv_tuple){
+		.src = *src, .dst = *dst, .sport = htons(sport), .dport = htons(dport)
+	};
+}
+
 struct cv_tuple lab_tuple(int fd)
 {
 	const struct cv_sockaddr local = lab_local(fd), peer = lab_peer(fd);

@@ -101,6 +101,9 @@ int lab_tcp_state(int fd);
 struct cv_sockaddr lab_local(int fd);
 struct cv_sockaddr lab_peer(int fd);
 bool lab_is(struct cv_sockaddr got, const struct cv_addr *ip, uint16_t port);
+/* A key of cv_attested; ports in host order. */
+struct cv_tuple lab_make_tuple(const struct cv_addr *src, uint16_t sport, const struct cv_addr *dst,
+			       uint16_t dport);
 /* The key that cv_attested has for the connection of the initiator fd. */
 struct cv_tuple lab_tuple(int fd);
 
