@@ -384,9 +384,8 @@ restarts()
 	kapi GET "/api/v1/namespaces/$1/pods" | jq '[.items[].status.containerStatuses[]?.restartCount] | add'
 }
 
-# load_pod NAME ADDRESS PORT: a pod in shop that makes a new connection ten times a second and logs how each
-# ended; load_failures NAME says how many did not end well
-load_pod()
+# caller_pod NAME POLICY COMMAND: a pod of the applications' image in shop; POLICY says when it is started again
+caller_pod()
 {
 	kapply <<-END && pods_ready shop "app=$1"
 		apiVersion: v1
@@ -394,12 +393,18 @@ load_pod()
 		metadata: {name: $1, namespace: shop, labels: {app: $1}}
 		spec:
 		  nodeName: node1
+		  restartPolicy: $2
 		  terminationGracePeriodSeconds: 1
 		  containers:
-		  - name: load
-		    image: $NODE_HUB/apps:lab
-		    command: [sh, -c, "while :; do tcpcall -m echo -n 1000 -w 20000 $2 $3; sleep 0.1; done"]
+		  - {name: caller, image: $NODE_HUB/apps:lab, command: [sh, -c, "$3"]}
 	END
+}
+
+# load_pod NAME ADDRESS PORT: a pod that makes a new connection ten times a second and logs how each ended;
+# load_failures NAME says how many did not end well
+load_pod()
+{
+	caller_pod "$1" Always "while :; do tcpcall -m echo -n 1000 -w 20000 $2 $3; sleep 0.1; done"
 }
 
 # load_lines NAME: how many connections there were
@@ -425,21 +430,11 @@ load_failures()
 	kubectl logs -n shop "$1" | grep '^result=' | grep -vc '^result=ok '
 }
 
-# tick_pod NAME ADDRESS PORT: a pod in shop with one connection that exchanges bytes until it is told to end;
-# as long as it is well, tick_pod_lives
+# tick_pod NAME ADDRESS PORT: a pod with one connection that exchanges bytes until it is told to end; as long as
+# it is well, tick_pod_lives
 tick_pod()
 {
-	kapply <<-END && pods_ready shop "app=$1"
-		apiVersion: v1
-		kind: Pod
-		metadata: {name: $1, namespace: shop, labels: {app: $1}}
-		spec:
-		  nodeName: node1
-		  restartPolicy: Never
-		  terminationGracePeriodSeconds: 1
-		  containers:
-		  - {name: tick, image: $NODE_HUB/apps:lab, command: [tcpcall, -m, tick, -v, -i, "50", -t, "3600000", $2, "$3"]}
-	END
+	caller_pod "$1" Never "exec tcpcall -m tick -v -i 50 -t 3600000 $2 $3"
 }
 
 tick_pod_lives()
