@@ -31,14 +31,6 @@ die()
 	exit 1
 }
 
-ca_start()
-{
-	lab_exec='exec' node_exec node1 /usr/bin/python3 "$CV_SELFTESTS/interop/istio_ca.py" "$LAB/ca" \
-		$CA_PORT >>"$LAB/ca.log" 2>&1 &
-	echo $! >"$LAB/daemons/ca.pid"
-	wait_for 60 grep -q ready "$LAB/ca.log"
-}
-
 # record POD: its workload, as a command
 record()
 {
@@ -140,7 +132,7 @@ table()
 
 other=$(netns_add other)
 {
-	mesh_pods && mesh_servers && daemon_start node2 && wait_ready node2 && ca_start && node1_start &&
+	mesh_pods && mesh_servers && daemon_start node2 && wait_ready node2 && istio_ca_start node1 $CA_PORT && node1_start &&
 		pod_enrol client && pod_enrol far && other_start
 } >"$CV_TMP/up.log" 2>&1 || die "$(tail -n 20 "$CV_TMP/up.log" "$LAB"/*.log)"
 lab_exec='exec' pod_exec far taskset -c 0 "$PINGPONG" serve 7100 &

@@ -10,6 +10,7 @@
 . "${CV_SELFTESTS:-$(dirname "$0")/..}/lib/ktap.sh"
 . "$CV_SELFTESTS/lib/lab.sh"
 . "$CV_SELFTESTS/lib/mesh.sh"
+. "$CV_SELFTESTS/lib/control_plane.sh"
 
 /usr/bin/python3 -c 'import cryptography, grpc' 2>/dev/null ||
 	skip_all "python3-grpcio and python3-cryptography are missing"
@@ -17,38 +18,14 @@
 plan 26
 
 CA_PORT=15912 XDS_PORT=15910
-said=$CV_TMP/server.log
+said=$(control_plane_log)
 FAR=Kubernetes//Pod/default/far
 ECHO=default/echo.default.svc.cluster.local
 
-# server_start: with the commands in $CV_TMP/state; its pid in $server
+# server_start: with the commands in $CV_TMP/state carried out first
 server_start()
 {
-	: >"$said"
-	rm -f "$CV_TMP/commands"
-	mkfifo "$CV_TMP/commands"
-	lab_exec='exec' node_exec node1 /usr/bin/python3 "$CV_SELFTESTS/lib/xds_server.py" -s "$CV_TMP/state" \
-		$XDS_PORT \
-		<"$CV_TMP/commands" >"$said" 2>&1 &
-	server=$!
-	echo $server >"$LAB/daemons/xds.pid"
-	exec 9>"$CV_TMP/commands"
-	wait_for 60 grep -q ready "$said"
-}
-
-server_kill()
-{
-	kill -9 "$server" 2>/dev/null
-	wait "$server" 2>/dev/null
-	exec 9>&-
-}
-
-# tell COMMAND: and wait until it has been carried out
-tell()
-{
-	done_before=$(grep -c '^done' "$said")
-	echo "$1" >&9
-	wait_for 60 sh -c "[ \"\$(grep -c '^done' '$said')\" -gt $done_before ]"
+	control_plane_start "-s $CV_TMP/state $XDS_PORT" nsenter --net="$(pod_netns node1)" --
 }
 
 # workload UID POD: the pod's record under this uid, as a command
@@ -57,14 +34,6 @@ workload()
 	echo "workload {\"uid\":\"$1\",\"name\":\"$2\",\"ip\":\"$(pod_get "$2" ip4)\"," \
 		"\"node\":\"$(pod_get "$2" node)\",\"sa\":\"$2\",\"workload\":\"$2\"," \
 		"\"services\":{\"$ECHO\":{\"80\":7000}}}"
-}
-
-ca_start()
-{
-	lab_exec='exec' node_exec node1 /usr/bin/python3 "$CV_SELFTESTS/interop/istio_ca.py" "$LAB/ca" \
-		$CA_PORT >>"$LAB/ca.log" 2>&1 &
-	echo $! >"$LAB/daemons/ca.pid"
-	wait_for 60 grep -q ready "$LAB/ca.log"
 }
 
 holds()
@@ -104,7 +73,7 @@ log_says()
 }
 
 {
-	mesh_pods && mesh_servers && daemon_start node2 && wait_ready node2 && ca_start
+	mesh_pods && mesh_servers && daemon_start node2 && wait_ready node2 && istio_ca_start node1 $CA_PORT
 } >"$CV_TMP/up.log" 2>&1
 {
 	workload Kubernetes//Pod/default/client client
@@ -156,7 +125,7 @@ check_not "nothing was asked for that had been answered" grep -q '^unanswered' "
 # --- without a control plane ---
 workload Kubernetes//Pod/default/far-2 far >>"$CV_TMP/state"
 sed -i "\\|\"$FAR\"|d" "$CV_TMP/state"
-server_kill
+control_plane_kill
 check "without a control plane what is known is reached" works $FAR4 7000
 check_not "… what is not known is refused" works $PLAIN4 7000
 check "… for that reason" wait_for 30 log_says "the control plane did not say what /$PLAIN4 is"

@@ -9,13 +9,14 @@
 #	culvertd ── https://, a token ──▶ xds_server.py     both in a namespace of their own, no pods
 
 . "${CV_SELFTESTS:-$(dirname "$0")/..}/lib/ktap.sh"
+. "$CV_SELFTESTS/lib/control_plane.sh"
 
 /usr/bin/python3 -c 'import grpc' 2>/dev/null || skip_all "no python3-grpcio here (sudo make deps)"
 plan 29
 
 ns=$(netns_add xds)
 log=$CV_TMP/culvertd.log
-said=$CV_TMP/server.log
+said=$(control_plane_log)
 run_dir=$CV_TMP/run
 port=15010
 mkdir -p "$CV_TMP/ca"
@@ -40,34 +41,11 @@ certificate()
 
 root ours && root theirs && certificate && cp "$CV_TMP/ours.pem" "$CV_TMP/roots.pem" || exit 1
 
-# server_start: with the commands in $CV_TMP/state carried out first; its pid in $server
+# server_start: with the commands in $CV_TMP/state carried out first
 server_start()
 {
-	: >"$said"
-	rm -f "$CV_TMP/commands"
-	mkfifo "$CV_TMP/commands"
-	ip netns exec "$ns" /usr/bin/python3 "$CV_SELFTESTS/lib/xds_server.py" -t secret \
-		-c "$CV_TMP/cert.pem" -k "$CV_TMP/key.pem" -s "$CV_TMP/state" $port \
-		<"$CV_TMP/commands" >"$said" 2>&1 &
-	server=$!
-	exec 9>"$CV_TMP/commands"
-	cleanup stop $server
-	wait_for 60 grep -q ready "$said"
-}
-
-server_kill()
-{
-	kill -9 "$server" 2>/dev/null
-	wait "$server" 2>/dev/null
-	exec 9>&-
-}
-
-# tell COMMAND: and wait until it has been carried out
-tell()
-{
-	done_before=$(grep -c '^done' "$said")
-	echo "$1" >&9
-	wait_for 60 sh -c "[ \"\$(grep -c '^done' '$said')\" -gt $done_before ]"
+	control_plane_start "-t secret -c $CV_TMP/cert.pem -k $CV_TMP/key.pem -s $CV_TMP/state $port" \
+		ip netns exec "$ns"
 }
 
 # Both: a resource, and its push
@@ -187,7 +165,7 @@ more_messages()
 check "everything again is taken" wait_for 20 more_messages
 
 # --- away ---
-server_kill
+control_plane_kill
 check "it goes: a metric shows how long ago" wait_for 30 sh -c "ip netns exec $ns curl -s 127.0.0.1:15020/metrics | grep -q '^culvert_xds_age_seconds [1-9]'"
 check "… the last state serves" has_workload a
 check "… it stays ready" ready
@@ -224,7 +202,7 @@ say "$(workload f 6)"
 check "… and taken again" wait_for 60 has_workload f
 
 # --- the token is read anew ---
-server_kill
+control_plane_kill
 echo other >"$CV_TMP/token"
 server_start
 check "a wrong token is refused, and told" wait_for 60 grep -q 'Unauthenticated: authentication failure' "$log"
@@ -232,7 +210,7 @@ echo secret >"$CV_TMP/token"
 check "a rotated token is read anew" wait_for 60 grep -q 'request address initial=' "$said"
 
 # --- and so are the roots ---
-server_kill
+control_plane_kill
 cp "$CV_TMP/theirs.pem" "$CV_TMP/roots.pem"
 server_start
 check "a certificate of another root is refused, and told" \
@@ -242,9 +220,9 @@ check "a rotated root is read anew" wait_for 60 grep -q 'request address initial
 
 # --- half a message ---
 tell "fill 20000 2000"
-echo push >&9
+tell_soon push
 wait_for 30 grep -q 'sent address 2[0-9][0-9][0-9][0-9]' "$said"
-server_kill
+control_plane_kill
 kill -0 "$daemon" && has_workload a && ok "gone in the middle of a message: the last state serves" ||
 	not_ok "gone in the middle of a message: the last state serves" "$(tail -n 5 "$log")"
 stop "$daemon"

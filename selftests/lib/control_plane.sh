@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # shellcheck shell=sh
 #
-# control_plane.sh: lib/xds_server.py driven by a script, and what its pushes cost a client.
+# control_plane.sh: lib/xds_server.py driven by a script, what its pushes cost a client, and the CA beside it.
 #
 #	control_plane_start 15010 ip netns exec "$ns"
 #	tell "mesh 50000 5000 1"
@@ -11,21 +11,32 @@
 
 : "${CONTROL_PLANE:=server}"
 
-# control_plane_start PORT COMMAND…: the server, run through COMMAND (ip netns exec …); what it says is
-# in control_plane_log.
+# control_plane_start "OPTION… PORT" COMMAND…: the server, run through COMMAND (ip netns exec …); what it says
+# is in control_plane_log. A server of before has to be gone.
 control_plane_start()
 {
-	control_plane_port=$1
+	control_plane_words=$1
 	shift
 	: >"$(control_plane_log)"
+	rm -f "$CV_TMP/$CONTROL_PLANE.commands"
 	mkfifo "$CV_TMP/$CONTROL_PLANE.commands"
-	"$@" /usr/bin/python3 "$CV_SELFTESTS/lib/xds_server.py" "$control_plane_port" \
+	# shellcheck disable=SC2086	# words
+	"$@" /usr/bin/python3 "$CV_SELFTESTS/lib/xds_server.py" $control_plane_words \
 		<"$CV_TMP/$CONTROL_PLANE.commands" >"$(control_plane_log)" 2>&1 &
+	echo $! >"$CV_TMP/$CONTROL_PLANE.pid"
 	cleanup stop $!
 	# Without a writer the server would see the end of its commands.
 	tail -f /dev/null >"$CV_TMP/$CONTROL_PLANE.commands" &
 	cleanup stop $!
 	wait_for 60 grep -q ready "$(control_plane_log)"
+}
+
+# control_plane_kill: at once, as a machine that fails
+control_plane_kill()
+{
+	control_plane_pid=$(cat "$CV_TMP/$CONTROL_PLANE.pid")
+	kill -9 "$control_plane_pid" 2>/dev/null
+	wait "$control_plane_pid" 2>/dev/null
 }
 
 control_plane_log()
@@ -43,11 +54,17 @@ control_plane_has()
 	[ "$(control_plane_count "$1")" -gt "$2" ]
 }
 
+# tell_soon COMMAND
+tell_soon()
+{
+	echo "$1" >"$CV_TMP/$CONTROL_PLANE.commands"
+}
+
 # tell COMMAND: and wait until it has been carried out
 tell()
 {
 	control_plane_before=$(control_plane_count '^done')
-	echo "$1" >"$CV_TMP/$CONTROL_PLANE.commands"
+	tell_soon "$1"
 	wait_for 300 control_plane_has '^done' "$control_plane_before"
 }
 
@@ -66,4 +83,13 @@ push_seconds()
 		$1 == "sent" && $2 == type { from = at() }
 		$1 == "request" && $2 == type { took = at() - from }
 		END { printf "%.3f\n", took }' "$(control_plane_log)"
+}
+
+# istio_ca_start NODE PORT: interop/istio_ca.py in a node of the lab, with the lab's root
+istio_ca_start()
+{
+	lab_exec='exec' node_exec "$1" /usr/bin/python3 "$CV_SELFTESTS/interop/istio_ca.py" "$LAB/ca" "$2" \
+		>>"$LAB/ca.log" 2>&1 &
+	echo $! >"$LAB/daemons/ca.pid"
+	wait_for 60 grep -q ready "$LAB/ca.log"
 }
