@@ -28,12 +28,17 @@ server_start()
 	control_plane_start "-s $CV_TMP/state $XDS_PORT" nsenter --net="$(pod_netns node1)" --
 }
 
-# workload UID POD: the pod's record under this uid, as a command
+# workload UID POD [MEMBERSHIPS]: the pod's record under this uid, as a command
 workload()
 {
 	echo "workload {\"uid\":\"$1\",\"name\":\"$2\",\"ip\":\"$(pod_get "$2" ip4)\"," \
-		"\"node\":\"$(pod_get "$2" node)\",\"sa\":\"$2\",\"workload\":\"$2\"," \
-		"\"services\":{\"$ECHO\":{\"80\":7000}}}"
+		"\"node\":\"$(pod_get "$2" node)\",\"sa\":\"$2\",\"workload\":\"$2\",\"services\":{${3:-}}}"
+}
+
+# server UID: far, the one pod of the service
+server()
+{
+	workload "$1" far "\"$ECHO\":{\"80\":7000}"
 }
 
 holds()
@@ -77,7 +82,7 @@ log_says()
 } >"$CV_TMP/up.log" 2>&1
 {
 	workload Kubernetes//Pod/default/client client
-	workload $FAR far
+	server $FAR
 	echo "service {\"name\":\"echo\",\"hostname\":\"echo.default.svc.cluster.local\",\"vip\":\"$ECHO_VIP4\"," \
 		'"ports":{"80":7000}}'
 } >"$CV_TMP/state"
@@ -116,14 +121,14 @@ check "… and the key is given back" wait_for 30 was unsubscribe /$OUTSIDE4 1
 tell "remove address $FAR"
 tell push
 check "what goes is gone" wait_for 30 lacks $FAR
-tell "$(workload Kubernetes//Pod/default/far-2 far)"
+tell "$(server Kubernetes//Pod/default/far-2)"
 check "who has the address then is asked for" works $FAR4 7000
 check "… and reached by HBONE" wait_for 30 by_hbone 4
 check "… under its own name" holds Kubernetes//Pod/default/far-2
 check_not "nothing was asked for that had been answered" grep -q '^unanswered' "$said"
 
 # --- without a control plane ---
-workload Kubernetes//Pod/default/far-2 far >>"$CV_TMP/state"
+server Kubernetes//Pod/default/far-2 >>"$CV_TMP/state"
 sed -i "\\|\"$FAR\"|d" "$CV_TMP/state"
 control_plane_kill
 check "without a control plane what is known is reached" works $FAR4 7000
