@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "userspace/base/cleanup.h"
 #include "userspace/base/log.h"
@@ -62,11 +63,27 @@ static json_t *state_json(const struct cv_pods *p)
 	return pods ? json_pack("{s:s, s:O}", "boot", boot, "pods", pods) : NULL;
 }
 
+/* In one piece: json_dumpfd() would make a system call of each token. */
+static int write_state(const json_t *state, int fd)
+{
+	_cleanup_free_ char *text = json_dumps(state, JSON_COMPACT);
+	size_t size = text ? strlen(text) : 0;
+	ssize_t n;
+
+	if (!text)
+		return -ENOMEM;
+	n = write(fd, text, size);
+	if (n < 0)
+		return -errno;
+	return (size_t)n == size ? 0 : -ENOSPC; /* a file takes less only when the disk is full */
+}
+
 int cv_pods_state_save(struct cv_pods *p)
 {
 	_cleanup_(put_json) json_t *state = state_json(p);
 	char path[STATE_PATH], tmp[STATE_PATH];
 	_cleanup_close_ int fd = -1;
+	int r;
 
 	if (!state)
 		return -ENOMEM;
@@ -76,8 +93,9 @@ int cv_pods_state_save(struct cv_pods *p)
 	fd = open(tmp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
 	if (fd < 0)
 		return -errno;
-	if (json_dumpfd(state, fd, JSON_COMPACT) < 0)
-		return -EIO;
+	r = write_state(state, fd);
+	if (r < 0)
+		return r;
 	return rename(tmp, path) < 0 ? -errno : 0;
 }
 
