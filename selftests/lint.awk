@@ -81,13 +81,21 @@ function code_of(line,    out, at) {
 	return out
 }
 
+# What the file before lacks, once it has been read.
+function end_file() {
+	if (last_lines > MAX_FILE)
+		printf "%s: %d lines, more than %d\n", last_file, last_lines, MAX_FILE
+	if (last_file ~ /\.h$/ && !once)
+		print last_file ": no #pragma once"
+}
+
 FNR == 1 {
+	end_file()
+	once = 0
 	in_comment = in_program = start = 0
 	table = 0
 	is_bpf = FILENAME ~ /^bpf\/|\.bpf\.[ch]$/
 	speaks_libbpf = is_bpf || FILENAME ~ /^loader\// || FILENAME ~ /^(maps|selftests\/(bpf|lib))\//
-	if (last_file != "" && last_lines > MAX_FILE)
-		printf "%s: %d lines, more than %d\n", last_file, last_lines, MAX_FILE
 	last_file = FILENAME
 }
 { last_lines = FNR }
@@ -98,6 +106,8 @@ FNR == 1 {
 }
 /^[ \t]*#[ \t]*include[ \t]*<bpf\// && !speaks_libbpf { find("libbpf is spoken in loader/ only") }
 /(^|[^A-Z])(TODO|FIXME|XXX)([^A-Z]|$)/ { find("unfinished work is not marked, it is finished") }
+
+/^#pragma once$/ { once = 1 }
 
 /SEC\("\.maps"\)/ {
 	name = $0
@@ -115,7 +125,7 @@ FNR == 1 {
 	code = code_of($0)
 	if (code ~ "(^|[^A-Za-z0-9_>.])" FORBIDDEN "[ \t]*\\(")
 		find("forbidden call")
-	if (!speaks_libbpf && code ~ /(^|[^A-Za-z0-9_])bpf_map_[a-z_]*(elem|batch|next_key)[a-z_]*[ \t]*\(/)
+	if (!speaks_libbpf && code ~ /(^|[^A-Za-z0-9_])bpf_map_[a-z_]*[ \t]*\(/)
 		find("bpf_map_* belongs in loader/")
 	if (in_program && code ~ /(^|[^A-Za-z0-9_])return[ \t]+-?[0-9]+[ \t]*;/)
 		find("literal verdict: name it")
@@ -127,7 +137,4 @@ code ~ /^\}/ {
 		find("function of " FNR - start " lines, more than " MAX_FUNCTION)
 	start = table = in_program = 0
 }
-END {
-	if (last_lines > MAX_FILE)
-		printf "%s: %d lines, more than %d\n", last_file, last_lines, MAX_FILE
-}
+END { end_file() }

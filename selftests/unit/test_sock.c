@@ -3,6 +3,7 @@
  * (as root) sockets that are made inside another network namespace. */
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <netinet/tcp.h>
 #include <poll.h>
 #include <pthread.h>
@@ -125,6 +126,23 @@ static void test_connect(void **state)
 		close(c);
 		close(l);
 	}
+}
+
+/* The largest values that there are make a longer time than the option takes: its longest one. */
+static void test_user_timeout(void **state)
+{
+	const struct cv_sock_config longest = {
+		.keepalive_time_s = 32767,
+		.keepalive_interval_s = 32767,
+		.keepalive_retries = 127,
+		.user_timeout = true,
+	};
+	struct cv_sockaddr at;
+	int l = listen_on("127.0.0.1:0", &at, &longest);
+
+	(void)state;
+	assert_int_equal(option(l, SOL_TCP, TCP_USER_TIMEOUT), INT_MAX);
+	close(l);
 }
 
 static void test_accept_config(void **state)
@@ -345,10 +363,11 @@ static void test_netns(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_connect),	 cmocka_unit_test(test_accept_config),
-		cmocka_unit_test(test_refused),	 cmocka_unit_test(test_before_connect),
-		cmocka_unit_test(test_abort),	 cmocka_unit_test(test_listen_refused),
-		cmocka_unit_test(test_no_netns), cmocka_unit_test(test_netns),
+		cmocka_unit_test(test_connect),	       cmocka_unit_test(test_accept_config),
+		cmocka_unit_test(test_user_timeout),   cmocka_unit_test(test_refused),
+		cmocka_unit_test(test_before_connect), cmocka_unit_test(test_abort),
+		cmocka_unit_test(test_listen_refused), cmocka_unit_test(test_no_netns),
+		cmocka_unit_test(test_netns),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

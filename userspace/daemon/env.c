@@ -6,6 +6,7 @@
 #include "userspace/daemon/env.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -32,12 +33,18 @@ struct env_var {
 	size_t offset;
 	const char *def; /* NULL = unset */
 	const char *help;
+	uint64_t min, max; /* of a number, or of a duration in ms; max 0 = any */
 };
 
-#define VAR(name, type, member, def, help)                             \
-	{                                                              \
-		name, type, offsetof(struct cv_env, member), def, help \
+#define VAR(n, t, member, d, h, ...)                                                       \
+	{                                                                                  \
+		.name = n, .type = t, .offset = offsetof(struct cv_env, member), .def = d, \
+		.help = h, __VA_ARGS__                                                     \
 	}
+#define RANGE(from, to) .min = from, .max = to
+/* TCP_KEEPIDLE and TCP_KEEPINTVL take no other seconds, TCP_KEEPCNT no other number. */
+#define KEEPALIVE_MS	  RANGE(1000, 32767000)
+#define KEEPALIVE_RETRIES RANGE(1, 127)
 
 static const struct env_var env_vars[] = {
 	VAR("NODE_NAME", ENV_STRING, node_name, NULL, "this node; unset: every workload is local"),
@@ -87,16 +94,19 @@ static const struct env_var env_vars[] = {
 	VAR("LOCALHOST_APP_TUNNEL", ENV_BOOL, localhost_app_tunnel, "true",
 	    "application tunnels (PROXY) are reached on loopback"),
 	VAR("ENABLE_ORIG_SRC", ENV_TRISTATE, original_src, NULL, "keep the client's address"),
-	VAR("PACKET_MARK", ENV_UINT, packet_mark, "1337", "SO_MARK of our sockets in pods"),
+	VAR("PACKET_MARK", ENV_UINT, packet_mark, "1337", "SO_MARK of our sockets in pods",
+	    RANGE(0, UINT32_MAX)),
 	VAR("KEEPALIVE_ENABLED", ENV_BOOL, sock.keepalive, "true", "TCP keepalive"),
-	VAR("KEEPALIVE_TIME", ENV_DURATION, keepalive_time_ms, "180s", "first probe"),
-	VAR("KEEPALIVE_INTERVAL", ENV_DURATION, keepalive_interval_ms, "180s", "next probes"),
-	VAR("KEEPALIVE_RETRIES", ENV_UINT, keepalive_retries, "9", "probes before giving up"),
+	VAR("KEEPALIVE_TIME", ENV_DURATION, keepalive_time_ms, "180s", "first probe", KEEPALIVE_MS),
+	VAR("KEEPALIVE_INTERVAL", ENV_DURATION, keepalive_interval_ms, "180s", "next probes",
+	    KEEPALIVE_MS),
+	VAR("KEEPALIVE_RETRIES", ENV_UINT, keepalive_retries, "9", "probes before giving up",
+	    KEEPALIVE_RETRIES),
 	VAR("USER_TIMEOUT_ENABLED", ENV_BOOL, sock.user_timeout, "false", "TCP_USER_TIMEOUT"),
 	VAR("POOL_MAX_STREAMS_PER_CONNECTION", ENV_UINT, pool_max_streams, "100",
-	    "streams of one HBONE connection"),
+	    "streams of one HBONE connection", RANGE(1, UINT16_MAX)),
 	VAR("POOL_UNUSED_RELEASE_TIMEOUT", ENV_DURATION, pool_idle_ms, "5m",
-	    "idle HBONE connections are closed after it"),
+	    "idle HBONE connections are closed after it", RANGE(0, 30 * UINT64_C(86400000))),
 	VAR("CLUSTER_DOMAIN", ENV_STRING, cluster_domain, "cluster.local",
 	    "domain of the cluster's names"),
 	VAR("PREFERED_SERVICE_NAMESPACE", ENV_STRING, preferred_ns, NULL,
@@ -113,7 +123,7 @@ static const struct env_var env_vars[] = {
 	VAR("CONNECTION_TERMINATION_DEADLINE", ENV_DURATION, explicit_deadline_ms, NULL,
 	    "drain time at shutdown"),
 	VAR("TERMINATION_GRACE_PERIOD_SECONDS", ENV_UINT, grace_s, NULL,
-	    "the pod's grace period; the drain ends before it"),
+	    "the pod's grace period; the drain ends before it", RANGE(0, UINT32_MAX)),
 	VAR("RUST_LOG", ENV_STRING, log_filter, "info", "log filter: level,target=level,…"),
 	VAR("LOG_FORMAT", ENV_STRING, log_format, "plain", "plain or json"),
 	VAR("AUTHZ_POLICY_INFO_LOGGING", ENV_BOOL, authz_info, "false",
@@ -127,7 +137,7 @@ static int parse_uint(const char *text, uint64_t *ret)
 	char *end;
 
 	errno = 0;
-	*ret = strtoull(text, &end, 0);
+	*ret = strtoull(text, &end, 10);
 	return errno || *end || end == text || strchr(text, '-') ? -EINVAL : 0;
 }
 
@@ -158,6 +168,11 @@ static int set_string(char **member, const char *text)
 	return 0;
 }
 
+static int check_range(const struct env_var *v, uint64_t value)
+{
+	return v->max && (value < v->min || value > v->max) ? -ERANGE : 0;
+}
+
 static int set_value(struct cv_env *env, const struct env_var *v, const char *text)
 {
 	void *member = (char *)env + v->offset;
@@ -170,9 +185,11 @@ static int set_value(struct cv_env *env, const struct env_var *v, const char *te
 	case ENV_BOOL:
 		return parse_bool(text, member);
 	case ENV_DURATION:
-		return cv_duration_parse(text, member);
+		r = cv_duration_parse(text, member);
+		return r < 0 ? r : check_range(v, *(uint64_t *)member);
 	case ENV_UINT:
-		return parse_uint(text, member);
+		r = parse_uint(text, member);
+		return r < 0 ? r : check_range(v, *(uint64_t *)member);
 	case ENV_TRISTATE:
 		r = parse_bool(text, &flag);
 		if (r == 0)
@@ -180,6 +197,19 @@ static int set_value(struct cv_env *env, const struct env_var *v, const char *te
 		return r;
 	}
 	return -EINVAL;
+}
+
+/* The variable, its value, and what it may be. */
+static void complain(const struct env_var *v, const char *text, char *error, size_t size)
+{
+	bool seconds = v->type == ENV_DURATION;
+	unsigned unit = seconds ? 1000 : 1;
+	int len =
+		snprintf(error, size, "%s=\"%s\": expected %s", v->name, text, type_hint[v->type]);
+
+	if (v->max && len >= 0 && (size_t)len < size)
+		snprintf(error + len, size - (size_t)len, ", from %" PRIu64 "%s to %" PRIu64 "%s",
+			 v->min / unit, seconds ? "s" : "", v->max / unit, seconds ? "s" : "");
 }
 
 static int read_vars(struct cv_env *env, char *error, size_t size)
@@ -192,7 +222,7 @@ static int read_vars(struct cv_env *env, char *error, size_t size)
 			text = v->def;
 		if (!text || set_value(env, v, text) == 0)
 			continue;
-		snprintf(error, size, "%s=\"%s\": expected %s", v->name, text, type_hint[v->type]);
+		complain(v, text, error, size);
 		return -EINVAL;
 	}
 	return 0;

@@ -9,6 +9,7 @@
 #include "userspace/io/sock.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <linux/netfilter_ipv4.h>
 #include <linux/netfilter_ipv6/ip6_tables.h>
 #include <netinet/in.h>
@@ -40,8 +41,9 @@ static int set_transparent(int fd, int family)
 
 static void set_keepalive(int fd, const struct cv_sock_config *config)
 {
-	unsigned timeout_ms = 1000 * (config->keepalive_time_s +
-				      config->keepalive_retries * config->keepalive_interval_s);
+	uint64_t timeout_s = config->keepalive_time_s +
+			     (uint64_t)config->keepalive_retries * config->keepalive_interval_s;
+	int timeout_ms = timeout_s < INT_MAX / 1000 ? (int)timeout_s * 1000 : INT_MAX;
 
 	/* A connection without keepalive is better than none: failures are ignored. */
 	if (config->keepalive) {
@@ -51,7 +53,7 @@ static void set_keepalive(int fd, const struct cv_sock_config *config)
 		(void)set_option(fd, SOL_TCP, TCP_KEEPCNT, (int)config->keepalive_retries);
 	}
 	if (config->user_timeout)
-		(void)set_option(fd, SOL_TCP, TCP_USER_TIMEOUT, (int)timeout_ms);
+		(void)set_option(fd, SOL_TCP, TCP_USER_TIMEOUT, timeout_ms);
 }
 
 /* A TCP socket of the calling thread's namespace. */
