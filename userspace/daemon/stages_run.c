@@ -9,6 +9,7 @@
 #include <sched.h>
 #include <signal.h>
 #include <sys/resource.h>
+#include <time.h>
 #include <unistd.h>
 
 #define CV_LOG_TARGET "main"
@@ -62,16 +63,36 @@ int cv_start_batch(struct cv_daemon *d)
 	return 0;
 }
 
+enum {
+	TRIM_EVERY_S = 5,
+	TRIM_IDLE_PERCENT = 1, /* of a processor, over that time */
+};
+
+/* Whether the process had next to nothing to do since it was last asked. Open connections that carry little
+ * are no work: most nodes have some at any time. */
+static bool was_idle(struct cv_daemon *d)
+{
+	uint64_t used, since;
+	struct timespec cpu;
+
+	clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &cpu);
+	used = (uint64_t)cpu.tv_sec * 1000000000 + (uint64_t)cpu.tv_nsec;
+	since = used - d->trim_cpu_ns;
+	d->trim_cpu_ns = used;
+	return since < (uint64_t)TRIM_EVERY_S * 1000000000 / 100 * TRIM_IDLE_PERCENT;
+}
+
 /* Not while it carries traffic, which would only fault everything in again. */
 static void on_trim_due(evutil_socket_t fd, short what, void *arg)
 {
 	struct cv_daemon *d = arg;
 	struct cv_proxy_stats stats;
+	bool idle = was_idle(d);
 
 	(void)fd; /* a timer */
 	(void)what;
 	cv_proxy_stats(d->proxy, &stats);
-	if (!stats.connections)
+	if (idle || !stats.connections)
 		cv_memory_trim();
 }
 
@@ -79,7 +100,7 @@ static void on_trim_due(evutil_socket_t fd, short what, void *arg)
  * need; coming back costs a page fault for each 64 KiB of code. */
 int cv_start_trim(struct cv_daemon *d)
 {
-	const struct timeval every = { .tv_sec = 5 };
+	const struct timeval every = { .tv_sec = TRIM_EVERY_S };
 
 	d->trim = event_new(cv_worker_base(d->control), -1, EV_PERSIST, on_trim_due, d);
 	return d->trim && event_add(d->trim, &every) == 0 ? 0 : -ENOMEM;
