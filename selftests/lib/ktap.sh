@@ -22,7 +22,12 @@ ktap_here=$(cd "$(dirname "$0")/.." && pwd)
 : "${CV_TOOLS:=$O/selftests/tools}"
 : "${CULVERTD:=$O/culvertd}"
 : "${CULVERTCTL:=$O/culvertctl}"
-: "${CV_RUN:=$(od -An -N3 -tx1 /dev/urandom | tr -d ' \n')}"
+. "$CV_SELFTESTS/lib/runs.sh"
+if [ -z "${CV_RUN:-}" ]; then
+	CV_RUN=$(new_run)
+	own_run "$CV_RUN"
+	reap_runs
+fi
 if [ -z "${CV_TMP:-}" ]; then
 	CV_TMP=$(mktemp -d "${TMPDIR:-/tmp}/cv-$CV_RUN-XXXXXX")
 	ktap_own_tmp=$CV_TMP
@@ -191,12 +196,15 @@ ktap_remove_netns()
 ktap_exit()
 {
 	ktap_status=$1
-	trap '' INT TERM
+	# Nothing stops it half-way, the reader of its output that is gone included.
+	trap '' INT TERM HUP QUIT PIPE
 	if [ "${KEEP:-0}" = 1 ]; then
+		keep_run "$CV_RUN"
 		echo "# KEEP=1: left up: run $CV_RUN, files in $CV_TMP, ip netns list | grep $CV_RUN"
 	else
-		eval "$ktap_cleanups" 2>&1 | sed 's/^/# cleanup: /'
+		eval "$ktap_cleanups" 2>&1 | sed -u 's/^/# cleanup: /'
 		ktap_remove_netns
+		disown_run "$CV_RUN"
 		[ -z "${ktap_own_tmp:-}" ] || rm -rf "$ktap_own_tmp"
 	fi
 	[ "$ktap_status" != $KTAP_SKIP ] || exit $KTAP_SKIP
@@ -210,4 +218,6 @@ ktap_exit()
 
 trap 'ktap_exit $?' EXIT
 trap 'exit 130' INT
+trap 'exit 131' QUIT
+trap 'exit 141' PIPE
 trap 'exit 143' TERM HUP

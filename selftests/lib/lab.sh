@@ -87,7 +87,11 @@ lab_nodes()
 # Everything of this run: processes first, then pins, then namespaces.
 lab_down()
 (
-	for f in "$LAB"/captures/*.pid "$LAB"/daemons/*.pid; do
+	set -- "$LAB"/captures/*.pid "$LAB"/daemons/*.pid
+	for f; do # all at once, as each may take seconds
+		[ ! -e "$f" ] || kill "$(cat "$f")" 2>/dev/null
+	done
+	for f; do
 		[ ! -e "$f" ] || stop "$(cat "$f")"
 	done
 	for node in $(lab_nodes); do
