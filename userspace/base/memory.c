@@ -2,11 +2,12 @@
 /* Memory of a daemon that idles most of the time: few arenas, and start-up's pages given back. */
 #include "userspace/base/memory.h"
 
-#include <inttypes.h>
+#include <link.h>
 #include <malloc.h>
-#include <stdio.h>
+#include <stdint.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 void cv_memory_init(void)
 {
@@ -15,23 +16,30 @@ void cv_memory_init(void)
 	mallopt(M_MMAP_THRESHOLD, 128 << 10);
 }
 
-void cv_memory_trim(void)
+/* Code and constants: what an object's headers call read-only is never written, not even when it is
+ * relocated (that is the part of a writable segment which is protected afterwards), so nothing is lost. */
+static int drop_constants(struct dl_phdr_info *object, size_t size, void *arg)
 {
-	FILE *maps = fopen("/proc/self/maps", "re");
-	uintptr_t from, to, offset;
-	char perms[5], line[512];
-	unsigned long inode;
+	const uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
 
-	malloc_trim(0);
-	if (!maps)
-		return;
-	while (fgets(line, sizeof(line), maps)) {
-		if (sscanf(line, "%" SCNxPTR "-%" SCNxPTR " %4s %" SCNxPTR " %*s %lu", &from, &to,
-			   perms, &offset, &inode) != 5)
-			continue;
-		/* Executable, private, from a file: never written, so nothing can be lost. */
-		if (inode && strcmp(perms, "r-xp") == 0)
+	(void)size;
+	(void)arg;
+	if (strncmp(object->dlpi_name, "linux-", 6) == 0) /* the kernel's own is in no file */
+		return 0;
+	for (unsigned i = 0; i < object->dlpi_phnum; i++) {
+		const ElfW(Phdr) *segment = &object->dlpi_phdr[i];
+		uintptr_t from = object->dlpi_addr + segment->p_vaddr;
+		uintptr_t to = (from + segment->p_memsz) & ~(page - 1);
+
+		from = (from + page - 1) & ~(page - 1);
+		if (segment->p_type == PT_LOAD && !(segment->p_flags & PF_W) && from < to)
 			(void)madvise((void *)from, to - from, MADV_DONTNEED); /* best effort */
 	}
-	fclose(maps);
+	return 0;
+}
+
+void cv_memory_trim(void)
+{
+	malloc_trim(0);
+	dl_iterate_phdr(drop_constants, NULL);
 }

@@ -4,6 +4,6 @@
 
 /* Sets the allocator up for few arenas and early return of memory; before any thread starts. */
 void cv_memory_init(void);
-/* Returns free heap, and drops the mapped pages of code that start-up alone needed (loading
- * BPF, reading files, relocation); what is still needed is mapped again from the page cache. */
+/* Returns free heap, and drops the mapped pages of code and constants, of which start-up alone needed most
+ * (loading BPF, reading files, relocation); what is still needed is mapped again from the page cache. */
 void cv_memory_trim(void);
