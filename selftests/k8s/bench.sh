@@ -5,6 +5,8 @@
 # the proxy takes of the node; culvert, and with ZTUNNEL=path a real ztunnel, in turns on the same cluster.
 # One table, medians of ROUNDS (5); the samples are in $O/bench-k8s.json. `make bench-k8s` runs it.
 #
+#   lab     from nothing to a cluster that is ready, with culvert: of two nodes, and of one real node where its
+#           programs are built; once each
 #   ready   from the proxy's start to its readiness, with 100 pods on its node, each of an account of its own
 #   memory  resident, with istiod connected and certificates for 50 such pods, when idle for 12 seconds
 #   first   a new pod of a new account: the end of its first exchange with a pod of the other node, after the later
@@ -190,6 +192,8 @@ table()
 	results >"$CV_TMP/results"
 	printf '| %-58s | %9s | %-22s | %-22s |\n' "medians of $ROUNDS (least–most)" bar culvert ztunnel
 	echo "|---|---|---|---|"
+	row lab "the lab of two nodes is up" "60 s"
+	row lab-node "the lab of one real node is up" "60 s"
 	row ready "start to ready, 100 pods on the node" "1000 ms"
 	row memory "resident, 50 pods on the node" "8.0 MB"
 	row first "a new pod's first connection" "50 ms"
@@ -243,12 +247,35 @@ pods_turn()
 	denied "$1"
 }
 
+# seconds COMMAND…: how long it takes
+seconds()
+{
+	seconds_began=$(now_ms)
+	"$@" >&2 || return
+	echo $((($(now_ms) - seconds_began + 500) / 1000))
+}
+
+# node_lab VERB: of the one real node, which is another cluster
+node_lab()
+{
+	LAB=$CV_RUN-node sh "$K8S_HERE/lab.sh" "$1"
+}
+
+node_lab_turn()
+{
+	cleanup node_lab down
+	s=$(seconds node_lab up-node) && sample lab-node culvert "$s" && node_lab down
+}
+
 reason=$(cluster_missing)
 [ -z "$reason" ] || { echo "bench.sh: $reason" >&2; exit 1; }
 kinds=culvert
 [ ! -x "${ZTUNNEL:-}" ] || kinds="culvert ztunnel"
 : >"$SAMPLES"
-cluster_and_apps || die "the cluster did not come up"
+[ -n "$(sh "$K8S_HERE/tools.sh" missing node)" ] || node_lab_turn || die "the one real node did not come up"
+s=$(seconds cluster_up) || die "the cluster did not come up"
+sample lab culvert "$s"
+apps_up || die "its pods did not come up"
 near=$(pod_ip shop/near) far=$(pod_ip shop/far)
 residents 1 50 || die "50 pods did not come up"
 turns memory_turn

@@ -61,6 +61,17 @@ cluster_up()
 	done
 }
 
+# comes_up NAME COMMAND…: one result, and the end of the test where it is bad, for nothing could follow. How long
+# it took is told, and in $k8s_up_seconds; the time to aim at is a minute, with all programs in memory.
+comes_up()
+{
+	k8s_up_began=$(date +%s)
+	check "$@"
+	k8s_up_seconds=$(($(date +%s) - k8s_up_began))
+	comment "up in $k8s_up_seconds s"
+	[ "$ktap_failed" = 0 ] || exit 1
+}
+
 # set_up WHAT COMMAND…: wait for a step of the set-up; if it does not come, say so, and what the logs say
 set_up()
 {
@@ -76,7 +87,7 @@ set_up()
 cluster_errors()
 (
 	for f in "$K8S"/*.log "$K8S"/*/*.log; do
-		grep -aiE 'error|fail|refused' "$f" | tail -n 3 | cut -c -500 | sed "s|^|${f#"$K8S/"}: |"
+		grep -aiE 'error|fail|refused|cannot' "$f" | tail -n 3 | cut -c -500 | sed "s|^|${f#"$K8S/"}: |"
 	done
 )
 
@@ -99,6 +110,18 @@ cluster_down()
 		ip netns del "${ns##*/}"
 	done
 )
+
+# cluster_traces: what is left on this machine of a cluster that is gone. Processes are found by CV_RUN.
+cluster_traces()
+{
+	grep "cv-$CV_RUN\|$K8S" /proc/self/mountinfo
+	find /run /run/netns /sys/fs/bpf /sys/fs/cgroup /sys/fs/cgroup/* -maxdepth 1 -name "cv-$CV_RUN*" | sort -u
+	grep -rls "cv-$CV_RUN\|$K8S" /var/lib/cni /var/run/istio-cni /etc/cni
+	for k8s_save in iptables-save iptables-legacy-save ip6tables-save ip6tables-legacy-save; do
+		$k8s_save 2>/dev/null | grep -E '^:(ISTIO|KUBE)'
+	done
+	nft list tables 2>/dev/null | grep kube-proxy
+}
 
 k8s_cgroup()
 {
@@ -361,7 +384,7 @@ podlet_start()
 node_cni()
 {
 	nr=$(node_number "$1")
-	mkdir -p "$K8S/$1/cni/net.d" "$K8S/$1/cni/bin" "$K8S/$1/cni/data"
+	mkdir -p "$K8S/$1/cni/net.d" "$K8S/$1/cni/bin" "$K8S/$1/cni/data" "$K8S/$1/cni/lib/cni"
 	cat >"$K8S/$1/cni/net.d/10-lab.conflist" <<-END
 		{"cniVersion": "1.0.0", "name": "lab", "plugins": [{"type": "ptp",
 		 "ipam": {"type": "host-local", "dataDir": "$K8S/$1/cni/data",

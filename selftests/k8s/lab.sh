@@ -13,12 +13,15 @@
 #	sh lab.sh dir             where logs and state are
 #	sh lab.sh down            all of it goes
 #
-# LAB=name (lab) has several side by side.
+# LAB=name (lab) has several side by side. LAB=run is that of a test which KEEP=1 has left up, or a kill.
 set -u
 
 : "${LAB:=lab}"
 export CV_RUN="$LAB"
 CV_TMP=${TMPDIR:-/tmp}/culvert-k8s-$LAB
+for dir in "${TMPDIR:-/tmp}/cv-$LAB-"*; do
+	[ ! -d "$dir/k8s" ] || CV_TMP=$dir
+done
 KEEP=1
 export KEEP
 

@@ -41,6 +41,16 @@ node_missing()
 # node_up: all of it: the node is Ready, istiod, istio-cni and the node proxy are by their own probes
 node_up()
 {
+	node_steps || {
+		echo "the node did not come up; the last errors of each log, and the pods:"
+		cluster_errors
+		kubectl get pods -A --request-timeout=10s
+		return 1
+	}
+}
+
+node_steps()
+{
 	mkdir -p "$K8S" && sh "$K8S_HERE/tools.sh" link "$K8S_BIN" || return
 	node_images &
 	k8s_images=$!
@@ -210,13 +220,14 @@ node_start()
 # A cgroup of this run's in each hierarchy; their names go to $K8S/node1/cgroups.
 node_cgroups_make()
 {
-	findmnt -nlt cgroup,cgroup2 -o TARGET | while read -r k8s_mount; do
-		k8s_group=$k8s_mount/cv-$CV_RUN
-		mkdir -p "$k8s_group" && echo "$k8s_group" || return
+	findmnt -nlt cgroup,cgroup2 -o TARGET | sed "s|\$|/cv-$CV_RUN|" >"$K8S/node1/cgroups"
+	while read -r k8s_group; do
+		mkdir -p "$k8s_group" || return
+		k8s_mount=${k8s_group%/*}
 		for k8s_file in cpuset.cpus cpuset.mems; do
 			[ "${k8s_mount##*/}" != cpuset ] || cat "$k8s_mount/$k8s_file" >"$k8s_group/$k8s_file"
 		done
-	done >"$K8S/node1/cgroups"
+	done <"$K8S/node1/cgroups"
 }
 
 node_cgroups_gone()
@@ -440,15 +451,4 @@ tick_pod()
 tick_pod_lives()
 {
 	[ "$(kapi GET "/api/v1/namespaces/shop/pods/$1" | jq -r .status.phase)" = Running ]
-}
-
-# node_traces: what a node that is gone has left on this machine
-node_traces()
-{
-	grep "cv-$CV_RUN\|$K8S" /proc/self/mountinfo
-	find /run/netns /sys/fs/cgroup /sys/fs/cgroup/* -maxdepth 1 -name "cv-$CV_RUN*"
-	for k8s_save in iptables-save iptables-legacy-save; do
-		$k8s_save 2>/dev/null | grep -E '^:(ISTIO|KUBE)'
-	done
-	nft list tables 2>/dev/null | grep kube-proxy
 }

@@ -26,6 +26,9 @@ RETRY_S = 0.5
 POLL_S = 0.2
 CNI_AT_ONCE = 4
 
+# cnitool keeps what the chain answered in /var/lib/cni, and takes no other directory.
+OWN_VAR_LIB = ("unshare", "-m", "sh", "-c", 'mount --bind "$0" /var/lib && exec "$@"')
+
 # Runs in the pod's network namespace; gives the command a resolv.conf and a cgroup of its pod's own.
 ENTER = """
 echo $$ >"$1/cgroup.procs" || exit
@@ -189,7 +192,8 @@ class Pod:
         args = (f"IgnoreUnknown=1;K8S_POD_NAMESPACE={self.namespace};K8S_POD_NAME={self.name};"
                 f"K8S_POD_INFRA_CONTAINER_ID={self.uid};K8S_POD_UID={self.uid}")
         with self.node.cni_slots:
-            return run(self.node.args.cnitool, command, self.node.args.network,
+            return run(*OWN_VAR_LIB, os.path.join(self.node.args.state, "cni/lib"),
+                       self.node.args.cnitool, command, self.node.args.network,
                        f"/var/run/netns/{self.netns}", env=dict(os.environ, CNI_ARGS=args))
 
     def remove_network(self):

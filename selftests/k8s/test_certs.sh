@@ -134,7 +134,7 @@ loads_well()
 
 { authority old && authority new; } 2>"$CV_TMP/openssl.log"
 cacerts old old
-check "a cluster with a CA of its own" cluster_and_apps
+comes_up "a cluster with a CA of its own" cluster_and_apps
 far=$(pod_ip shop/far)
 check "it signs the workloads' certificates" everywhere issuers old
 load steady shop/client "$far" 7000

@@ -16,7 +16,7 @@ set -u
 reason=$(cluster_missing)
 [ -z "$reason" ] || skip_all "$reason"
 plan 16
-check "a cluster with pods" cluster_and_apps
+comes_up "a cluster with pods" cluster_and_apps
 
 far=$(pod_ip shop/far) near=$(pod_ip shop/near)
 

@@ -63,7 +63,7 @@ discovers()
 	END
 }
 
-check "a cluster with the node proxy in a namespace of its own" cluster_up
+comes_up "a cluster with the node proxy in a namespace of its own" cluster_up
 check "Bookinfo is deployed" bookinfo
 check "and is ready" bookinfo_ready
 check "all of it is outside the mesh" wait_for 60 rows_are node1 TCP 7

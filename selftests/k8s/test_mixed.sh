@@ -55,7 +55,7 @@ both_ways()
 mkdir -p "$K8S/node1" "$K8S/node2"
 echo culvert >"$K8S/node1/proxy.kind"
 echo ztunnel >"$K8S/node2/proxy.kind"
-check "culvert on node1, ztunnel on node2" cluster_and_apps
+comes_up "culvert on node1, ztunnel on node2" cluster_and_apps
 near=$(pod_ip shop/near) far=$(pod_ip shop/far)
 both_ways "culvert and ztunnel"
 

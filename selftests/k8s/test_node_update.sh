@@ -129,7 +129,7 @@ restart()
 	kubectl rollout restart "$1" -n "$2" && rolled_out "$1" "$2"
 }
 
-check "a node with Istio's charts" node_up
+comes_up "a node with Istio's charts" node_up
 check "and pods of the mesh" shop
 check "a load" load_pod steady "$(service_ip shop/echo)" 80
 steady steady "before"

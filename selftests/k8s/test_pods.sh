@@ -65,7 +65,7 @@ meshed_connections()
 			END { print s + 0 }'
 }
 
-check "a cluster with pods" cluster_and_apps
+comes_up "a cluster with pods" cluster_and_apps
 
 # ---- into the mesh and out of it -----------------------------------------------------------------
 

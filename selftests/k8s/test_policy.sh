@@ -69,10 +69,8 @@ removed()
 	kubectl delete "$1" "$2" -n "$3" >/dev/null
 }
 
-check "a cluster of two nodes comes up" cluster_up
-cluster_seconds=$(($(date +%s) - $(stat -c %Y "$K8S/pki/ca.key")))
-comment "after $cluster_seconds s"
-check "within ten times a minute" test $cluster_seconds -lt 600
+comes_up "a cluster of two nodes comes up" cluster_up
+check "within ten times a minute" test "$k8s_up_seconds" -lt 600
 check "pods come up by the CNI chain, and are enrolled" apps_up
 
 near=$(pod_ip shop/near) far=$(pod_ip shop/far) outside=$(pod_ip plain/outside) client=$(pod_ip shop/client)
@@ -179,12 +177,4 @@ shop near HBONE" "$(table | grep -E ' (client|far|near|outside|stranger) ')"
 # Processes that stay are found by whoever runs this test.
 left=$(cluster_down 2>&1)
 check_eq "the cluster goes down" "" "$left"
-leftovers()
-{
-	grep -c "cv-$CV_RUN\|$K8S" /proc/self/mountinfo
-	find /run/netns "$(findmnt -nt cgroup2 -o TARGET | head -n 1)" -maxdepth 1 -name "cv-$CV_RUN*"
-	iptables-save 2>/dev/null | grep -E '^:(ISTIO|KUBE)'
-	iptables-legacy-save 2>/dev/null | grep -E '^:(ISTIO|KUBE)'
-	true
-}
-check_eq "without a trace" 0 "$(leftovers)"
+check_eq "without a trace" "" "$(cluster_traces)"

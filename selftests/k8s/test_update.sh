@@ -85,7 +85,7 @@ new_pod()
 		wait_for "$K8S_PATIENCE" called shop/client "$(pod_ip "shop/$1")" 7000
 }
 
-check "a cluster with pods" cluster_and_apps
+comes_up "a cluster with pods" cluster_and_apps
 near=$(pod_ip shop/near) far=$(pod_ip shop/far)
 load there shop/client "$far" 7000 0.02
 load back shop/far "$near" 7000 0.02
