@@ -21,7 +21,8 @@ Commands, one a line:
 
 A client that subscribes to nothing gets what it subscribes to later, as istiod does it on demand:
 names, or `/ADDRESS`, each answered once with what is there under its own name (the address is an
-alias then, a service comes with its workloads) or as removed; workloads of its node unasked.
+alias then, a service comes with its workloads) or as removed; workloads of its node unasked. A later
+request that only gives names back is answered with the removal of all that it had, as by istiod.
 
 On standard output: `ready`, `subscribe NAME`, `unsubscribe NAME`, `unanswered NAME` (subscribed to
 already), `request TYPE initial=N at=SECONDS nonce=… error=…` for what a client sends,
@@ -218,8 +219,8 @@ class Stream:
         if not fresh and not unsubscribe:
             return
         found = {key: self.state.lookup(key) for key in fresh}
+        removed = [key for key, names in found.items() if not names] if subscribe else self.names
         self.names.update(fresh, *found.values())
-        removed = [key for key, names in found.items() if not names]
         names = list(dict.fromkeys(n for names in found.values() for n in names))
         self.queue.put(self.state.response("address", names, removed, True))
 

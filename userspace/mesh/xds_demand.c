@@ -9,7 +9,8 @@
  *
  * Istiod answers an address with the names of what is there, and subscribes us to those. It answers
  * one subscription once, so the key itself is given back after its answer, for the day when
- * somebody else has that address.
+ * somebody else has that address. To a request that subscribes to nothing, istiod answers that
+ * everything is gone: what is given back is exchanged for a name that nothing has.
  */
 #define CV_LOG_TARGET "xds"
 
@@ -128,32 +129,51 @@ static bool is_known(struct cv_xds *x, cv_str key)
 
 /* ---- requests ------------------------------------------------------------------------------- */
 
+/* Names that nothing has, for a namespace is not called like this: the one that we are subscribed to is
+ * given back for the other. */
+static const char *const nothing[] = { "-/0", "-/1" };
+
 /* A stream that breaks asks again when it is back. */
-static void subscribe_to(struct cv_xds *x, const cv_str *keys, size_t n, bool on)
+static void change(struct cv_xds *x, const struct xds_name_list *add,
+		   const struct xds_name_list *drop)
 {
 	struct cv_buf request;
 	struct cv_span s;
 
-	if (!x->call || !n)
+	if (!x->call)
 		return;
 	cv_buf_init(&request, CV_LIMIT_XDS_REQUEST);
-	if (xds_request_names(&request, cv_xds_type_urls[CV_XDS_ADDRESS], keys, n, on) == 0) {
+	if (xds_request_names(&request, cv_xds_type_urls[CV_XDS_ADDRESS], add, drop) == 0) {
 		s = cv_buf_peek(&request);
 		(void)cv_channel_send(x->call, s.data, s.len);
 	}
 	cv_buf_fini(&request);
 }
 
+static void subscribe_to(struct cv_xds *x, const char *const *keys, size_t n)
+{
+	static const struct xds_name_list none;
+
+	if (n)
+		change(x, &(struct xds_name_list){ keys, n }, &none);
+}
+
 /* What subscribes us to an object for good has the object's own name. */
 static void give_back(struct cv_xds *x, cv_str key)
 {
-	if (!xds_names_has(&x->types[CV_XDS_ADDRESS].names, key))
-		subscribe_to(x, &key, 1, false);
+	const char *old = nothing[x->demand.nothing];
+	const char *dropped[] = { key, old };
+
+	if (xds_names_has(&x->types[CV_XDS_ADDRESS].names, key))
+		return;
+	x->demand.nothing ^= 1;
+	change(x, &(struct xds_name_list){ &nothing[x->demand.nothing], 1 },
+	       &(struct xds_name_list){ dropped, CV_ARRAY_SIZE(dropped) });
 }
 
 void xds_demand_resume(struct cv_xds *x)
 {
-	_cleanup_free_ cv_str *keys = calloc(x->demand.nr_pending + 1, sizeof(*keys));
+	_cleanup_free_ const char **keys = calloc(x->demand.nr_pending + 1, sizeof(*keys));
 	struct demand *d;
 	size_t n = 0;
 
@@ -161,7 +181,7 @@ void xds_demand_resume(struct cv_xds *x)
 		abort();
 	cds_list_for_each_entry(d, &x->demand.pending, link)
 		keys[n++] = d->key;
-	subscribe_to(x, keys, n, true);
+	subscribe_to(x, keys, n);
 }
 
 /* ---- time ----------------------------------------------------------------------------------- */
@@ -215,7 +235,7 @@ static struct demand *begin(struct cv_xds *x, cv_str key)
 	*find(x, key) = d;
 	cds_list_add_tail(&d->link, &x->demand.pending);
 	x->demand.nr_pending++;
-	subscribe_to(x, &d->key, 1, true);
+	subscribe_to(x, &d->key, 1);
 	arm(x);
 	return d;
 }

@@ -53,6 +53,7 @@ struct xds_demand {
 	struct demand *buckets[XDS_DEMAND_BUCKETS];
 	struct cds_list_head pending, absent;
 	size_t nr_pending, nr_absent;
+	unsigned nothing; /* which of the names of nothing is subscribed to */
 	struct event *timer; /* of the oldest that is pending */
 };
 
@@ -126,9 +127,13 @@ void xds_demand_answer(struct cv_xds *x);
 /* xds_request.c: 0 or -ENOMEM / -ENOBUFS */
 int xds_node_encode(struct cv_buf *to, const struct cv_xds_opts *opts);
 int xds_request_first(struct cv_buf *to, const struct cv_xds *x, enum cv_xds_type type);
-/* Names to subscribe to, or to give back. */
-int xds_request_names(struct cv_buf *to, const char *type_url, const cv_str *names, size_t n,
-		      bool subscribe);
+/* Names to subscribe to, and such to give back. */
+struct xds_name_list {
+	const char *const *names;
+	size_t n;
+};
+int xds_request_names(struct cv_buf *to, const char *type_url, const struct xds_name_list *add,
+		      const struct xds_name_list *drop);
 /* ACK; with refusals a NACK. */
 int xds_request_ack(struct cv_buf *to, const char *type_url, const char *nonce,
 		    struct cv_span refusals);

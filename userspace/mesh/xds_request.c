@@ -118,14 +118,22 @@ int xds_request_first(struct cv_buf *to, const struct cv_xds *x, enum cv_xds_typ
 	return r ? r : put_versions(to, &x->types[type].names);
 }
 
-int xds_request_names(struct cv_buf *to, const char *type_url, const cv_str *names, size_t n,
-		      bool subscribe)
+static int put_names(struct cv_buf *to, unsigned field, const struct xds_name_list *list)
+{
+	int r = 0;
+
+	for (size_t i = 0; r == 0 && i < list->n; i++)
+		r = put_bytes(to, field, list->names[i], strlen(list->names[i]));
+	return r;
+}
+
+int xds_request_names(struct cv_buf *to, const char *type_url, const struct xds_name_list *add,
+		      const struct xds_name_list *drop)
 {
 	int r = put_bytes(to, TYPE_URL, type_url, strlen(type_url));
 
-	for (size_t i = 0; r == 0 && i < n; i++)
-		r = put_bytes(to, subscribe ? SUBSCRIBE : UNSUBSCRIBE, names[i], strlen(names[i]));
-	return r;
+	r = r ? r : put_names(to, SUBSCRIBE, add);
+	return r ? r : put_names(to, UNSUBSCRIBE, drop);
 }
 
 int xds_request_ack(struct cv_buf *to, const char *type_url, const char *nonce,
