@@ -38,7 +38,7 @@ static __always_inline int to_daemon(struct __sk_buff *skb, const struct cv_segm
 				     enum cv_reason reason)
 {
 	__u8 no_mac[ETH_ALEN_BYTES] = {};
-	__be16 proto = skb->protocol;
+	__be16 proto = s->v6 ? bpf_htons(ETH_P_IPV6) : bpf_htons(ETH_P_IP);
 
 	if (!s->l3) {
 		if (bpf_skb_change_head(skb, ETH_HLEN_BYTES, 0) ||
@@ -126,7 +126,7 @@ static __always_inline bool names_peer(struct __sk_buff *skb, struct bpf_sock *s
 	const struct ip4_wire *ip4 = data + sizeof(*eth);
 	const struct ip6_wire *ip6 = data + sizeof(*eth);
 
-	if ((const void *)(ip4 + 1) > end)
+	if ((const void *)(ip4 + 1) > end || !is_framed(skb, eth))
 		return walk_names_peer(skb, sk);
 	/* dst_ip4 is right in AF_INET6 sockets that talk IPv4, too. */
 	if (eth->proto == bpf_htons(ETH_P_IP))

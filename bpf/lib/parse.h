@@ -2,7 +2,8 @@
 /*
  * From a frame to its TCP header. What decides is the frame that the next hop will see: neither
  * skb->protocol, which a packet socket may choose, nor a fixed header length, which an
- * unprivileged IP_OPTIONS or IPV6_RTHDR changes, is taken at its word.
+ * unprivileged IP_OPTIONS or IPV6_RTHDR changes, is taken at its word. Whether there is an Ethernet
+ * header at all is the device's matter, and no bytes of the packet say it.
  */
 #pragma once
 
@@ -92,14 +93,43 @@ struct udp_wire {
 	__be16 check;
 };
 
-static __always_inline bool is_ip(__be16 proto)
-{
-	return proto == bpf_htons(ETH_P_IP) || proto == bpf_htons(ETH_P_IPV6);
-}
-
 static __always_inline bool is_vlan(__be16 proto)
 {
 	return proto == bpf_htons(ETH_P_8021Q) || proto == bpf_htons(ETH_P_8021AD);
+}
+
+/* How much of the packet lies in one piece. In assembler, since clang would subtract half of each pointer
+ * or load both by a computed context pointer, which the verifier refuses. */
+static __always_inline __u32 linear_len(const struct __sk_buff *skb)
+{
+	__u64 start, end;
+
+	asm volatile("%[start] = *(u32 *)(%[skb] + %[start_off])\n"
+		     "%[end] = *(u32 *)(%[skb] + %[end_off])\n"
+		     "%[end] -= %[start]\n"
+		     : [start] "=&r"(start), [end] "=&r"(end)
+		     : [skb] "r"(skb), [start_off] "i"(__builtin_offsetof(struct __sk_buff, data)),
+		       [end_off] "i"(__builtin_offsetof(struct __sk_buff, data_end)));
+	return (__u32)end;
+}
+
+/* Does the packet start with its network header, as on a device without link-layer header? The last byte
+ * of the packet is found at its own offset from the network header only then; where anything precedes
+ * that header, the offset leads behind the end. */
+static __always_inline bool starts_at_network(struct __sk_buff *skb)
+{
+	__u8 byte;
+
+	return !bpf_skb_load_bytes_relative(skb, linear_len(skb) - 1, &byte, sizeof(byte),
+					    BPF_HDR_START_NET);
+}
+
+/* Ethertype of the IP version that this byte starts; 0: of none. */
+static __always_inline __be16 ip_proto(__u8 version_byte)
+{
+	if (version_byte >> 4 == 4)
+		return bpf_htons(ETH_P_IP);
+	return version_byte >> 4 == 6 ? bpf_htons(ETH_P_IPV6) : 0;
 }
 
 /* Finds the network header: its offset in s->l3, its protocol in ret_proto. */
@@ -109,6 +139,13 @@ static __always_inline enum cv_reason parse_link(struct __sk_buff *skb, struct c
 	struct eth_wire eth;
 	struct vlan_wire vlan;
 
+	if (starts_at_network(skb)) {
+		s->l3 = 0;
+		if (bpf_skb_load_bytes(skb, 0, eth.dst, 1))
+			return CV_REASON_NOT_TCP;
+		*ret_proto = ip_proto(eth.dst[0]);
+		return CV_REASON_NONE;
+	}
 	if (bpf_skb_load_bytes(skb, 0, &eth, sizeof(eth)))
 		return CV_REASON_NOT_TCP;
 	s->l3 = sizeof(eth);
@@ -120,11 +157,6 @@ static __always_inline enum cv_reason parse_link(struct __sk_buff *skb, struct c
 	}
 	if (is_vlan(eth.proto))
 		return CV_REASON_MALFORMED;
-	/* A tunnel device has no link-layer header: its packets start with the IP header. */
-	if (!is_ip(eth.proto) && is_ip(skb->protocol)) {
-		s->l3 = 0;
-		eth.proto = skb->protocol;
-	}
 	*ret_proto = eth.proto;
 	return CV_REASON_NONE;
 }
@@ -249,10 +281,17 @@ static __always_inline bool tcp_opens_nothing(const struct tcp_wire *tcp, __u32 
 	       (offset_flags & (CV_TCP_SYN | CV_TCP_ACK | CV_TCP_RST)) != CV_TCP_SYN;
 }
 
+/* For looks at a frame where it lies, with fixed offsets behind Ethernet: true when there is Ethernet.
+ * Most frames' first byte says so, for no IP version starts with it. */
+static __always_inline bool is_framed(struct __sk_buff *skb, const struct eth_wire *eth)
+{
+	return !ip_proto(eth->dst[0]) || !starts_at_network(skb);
+}
+
 /* A look at the frame where it lies, without the walk of parse_segment: true when that would find a
  * segment that is no SYN, in IP without options or extensions straight behind Ethernet. False says
  * nothing. */
-static __always_inline bool opens_nothing(const struct __sk_buff *skb)
+static __always_inline bool opens_nothing(struct __sk_buff *skb)
 {
 	enum {
 		IP_OFF = sizeof(struct eth_wire),
@@ -266,7 +305,7 @@ static __always_inline bool opens_nothing(const struct __sk_buff *skb)
 	const struct ip4_wire *ip4 = data + IP_OFF;
 	const struct ip6_wire *ip6 = data + IP_OFF;
 
-	if (data + TCP4_OFF + TCP_LEN > end)
+	if (data + TCP4_OFF + TCP_LEN > end || !is_framed(skb, eth))
 		return false;
 	if (eth->proto == bpf_htons(ETH_P_IP))
 		return ip4->version_ihl == 0x45 && ip4->proto == IPPROTO_TCP &&

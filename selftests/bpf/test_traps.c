@@ -20,14 +20,12 @@
 #include <fcntl.h>
 #include <linux/if_ether.h>
 #include <linux/if_packet.h>
-#include <linux/if_tun.h>
 #include <linux/if_xdp.h>
 #include <linux/in6.h>
 #include <linux/ipv6.h>
 #include <net/if.h>
 #include <netinet/tcp.h>
 #include <stdio.h>
-#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -130,94 +128,6 @@ static void test_ip_options_source_route(void **state)
 	assert_int_equal(write(client, "secret", 6), 6);
 	assert_true(lab_counts(&lab, CV_REASON_SOURCE_ROUTED));
 	assert_int_equal(lab_tap_count(tap, &A->ip[V4]), 0);
-}
-
-/* A device without link-layer header, which this process is behind, with a route to B and C; -1 where
- * there is none to be had. */
-static int open_tun(void)
-{
-	struct ifreq ifr = { .ifr_name = "t0", .ifr_flags = IFF_TUN | IFF_NO_PI };
-	uint32_t ifindexes[2];
-	struct cv_bpf_pod p = { .pod = A->pod, .netns_fd = A->ns.fd };
-	int fd, r;
-
-	assert_int_equal(cv_netns_enter(&A->ns), 0);
-	fd = open("/dev/net/tun", O_RDWR | O_NONBLOCK | O_CLOEXEC);
-	r = fd < 0 ? -1 : ioctl(fd, TUNSETIFF, &ifr);
-	ifindexes[0] = if_nametoindex("eth0");
-	ifindexes[1] = if_nametoindex("t0");
-	assert_int_equal(cv_netns_enter(NULL), 0);
-	if (r < 0)
-		return -1;
-	p.ifindexes = ifindexes;
-	p.nr_ifindexes = CV_ARRAY_SIZE(ifindexes);
-	assert_int_equal(cv_bpf_pod_attach(lab.bpf, &p), 0);
-	assert_int_equal(
-		lab_sh(A, "ip link set t0 up && ip route add 10.88.0.2 dev t0 src 10.88.0.1 && "
-			  "ip -6 route add fd88::2 dev t0 src fd88::1 && "
-			  "ip -6 route add fd88::3 dev t0 src fd88::1"),
-		0);
-	return fd;
-}
-
-/* TCP packets that have left by it since the last call, with a routing header or without. */
-static int read_tcp(int tun)
-{
-	uint8_t packet[2048];
-	int count = 0;
-
-	while (read(tun, packet, sizeof(packet)) > 0)
-		count += packet[0] >> 4 == 4 ?
-				 packet[9] == IPPROTO_TCP :
-				 packet[6] == IPPROTO_TCP || packet[6] == IPPROTO_ROUTING;
-	return count;
-}
-
-static bool sends_tcp(int tun)
-{
-	for (int i = 0; i < LAB_WAIT_MS / 10; i++) {
-		if (read_tcp(tun))
-			return true;
-		usleep(10000);
-	}
-	return false;
-}
-
-/* True: what names its socket's peer leaves by it, and what a routing header leads elsewhere does not. */
-static bool ip_device_is_guarded(int tun)
-{
-	_cleanup_close_ int routed = lab_socket(A, AF_INET6, SOCK_STREAM);
-	uint8_t rthdr[40];
-
-	for (int f = 0; f < FAMILIES; f++) {
-		_cleanup_close_ int client = lab_socket(A, f ? AF_INET6 : AF_INET, SOCK_STREAM);
-
-		lab_connect_start(client, &B->ip[f], LAB_PORT);
-		if (!sends_tcp(tun))
-			return false;
-	}
-	if (lab_count(&lab, CV_REASON_SOURCE_ROUTED))
-		return false;
-	by_way_of(rthdr, &C->ip[V6]);
-	if (setsockopt(routed, IPPROTO_IPV6, IPV6_RTHDR, rthdr, sizeof(rthdr)))
-		return false;
-	read_tcp(tun);
-	lab_connect_start(routed, &B->ip[V6], LAB_PORT);
-	return lab_counts(&lab, CV_REASON_SOURCE_ROUTED) && !read_tcp(tun);
-}
-
-static void test_ip_device(void **state)
-{
-	int tun = open_tun();
-	bool guarded;
-
-	(void)state;
-	if (tun < 0)
-		skip();
-	lab_verdict(&lab, LAB_A, LAB_B, CV_ANSWER_ALLOW);
-	guarded = ip_device_is_guarded(tun);
-	close(tun);
-	assert_true(guarded);
 }
 
 /* Harmless options leave a direct connection direct. */
@@ -546,7 +456,6 @@ int main(void)
 		TEST(test_ipv6_rthdr_captured),
 		TEST(test_ip_options_source_route),
 		TEST(test_ip_options_harmless),
-		TEST(test_ip_device),
 		TEST(test_qdisc_bypass),
 		TEST(test_af_xdp),
 		TEST(test_large_sockopt),
