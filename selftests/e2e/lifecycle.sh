@@ -8,16 +8,22 @@
 . "$CV_SELFTESTS/lib/lab.sh"
 . "$CV_SELFTESTS/lib/mesh.sh"
 
-plan 40
+plan 42
 
-# tick NAME POD ADDRESS PORT: numbers and echoes every 50 ms until it is stopped
+# tick NAME POD ADDRESS PORT [MS]: numbers and echoes every 50 ms, or that many, until it is stopped
 tick()
 {
-	nsenter --net="$(pod_netns "$2")" "$CV_TOOLS/tcpcall" -v -m tick -i 50 -t 120000 \
+	nsenter --net="$(pod_netns "$2")" "$CV_TOOLS/tcpcall" -v -m tick -i "${5:-50}" -t 280000 \
 		"$3" "$4" >"$CV_TMP/$1.tick" 2>&1 &
 	eval "tick_$1=$!"
 	cleanup stop "$!"
 	ticks "$CV_TMP/$1.tick"
+}
+
+# lost: the client's end of its connection `lost`, whose other end has gone with a daemon
+lost()
+{
+	pod_exec client ss -Htn state close-wait dst $FAR4 | grep -q .
 }
 
 # has_no_record POD: node1 does not know it
@@ -85,6 +91,8 @@ check "removing a pod that is not enrolled is no error" ctl node1 pod del defaul
 # --- kill -9 ---
 tick direct client $NEAR4 7000
 tick fixed client $FAR4 7000
+tick lost client $FAR4 7000 250000
+kill -STOP "$tick_lost" # an application that does not look
 objects_before=$(objects)
 capture_start node1 "$CV_TMP/dead.pcap" tcp
 daemon_stop node1 KILL
@@ -123,8 +131,11 @@ check "with it they work" wait_for 10 call $FAR4 7000 -m echo -n 1000
 
 # --- removal of a busy pod ---
 tick busy client $FAR4 7000
+check "an application still has its end of a connection that died with the daemon" wait_for 10 lost
 check "a busy pod is removed" pod_unenrol client
 check "its proxied connections are closed" wait_for 10 ktap_gone "$tick_busy"
+check_not "… and so is what the application could go on to send on" lost
+kill -CONT "$tick_lost"
 check "what it opens now goes past culvert" call $FAR4 7000 -m echo -n 1000
 check "the namespace can go: nothing holds it" sh -c "
 	ip netns pids $(run_name client) | xargs -r kill; ip netns del $(run_name client)"
