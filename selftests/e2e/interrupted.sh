@@ -65,7 +65,7 @@ nothing_left()
 
 is_clean()
 {
-	left=$(leftovers "$run"; ls "$(owner_file "$run")" 2>/dev/null)
+	left=$(leftovers "$run"; run_directories "$run"; ls "$(owner_file "$run")" 2>/dev/null)
 	[ -z "$left" ]
 }
 

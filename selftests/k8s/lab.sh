@@ -53,9 +53,22 @@ up()
 	kubectl get nodes
 }
 
+# strays SIGNAL: to what a killed `up` was in the middle of, which is in no namespace of the lab's; true if
+# there is nothing of it
+strays()
+(
+	unset CV_RUN
+	k8s_strays=$(run_processes "$LAB")
+	for k8s_stray in $k8s_strays; do
+		kill "-$1" "${k8s_stray#/proc/}" 2>/dev/null
+	done
+	[ -z "$k8s_strays" ]
+)
+
 down()
 {
 	$lab_down
+	wait_for 10 strays TERM || wait_for 10 strays KILL || echo "lab.sh: processes of $LAB are left" >&2
 	rm -rf "$CV_TMP"
 }
 

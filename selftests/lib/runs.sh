@@ -68,6 +68,12 @@ run_places()
 	places_named "*$1*" | grep -v '\.owner$'
 }
 
+# Where its logs and state are; a cluster's are hundreds of megabytes.
+run_directories()
+{
+	find "${TMPDIR:-/tmp}" -maxdepth 1 -name "cv-$1-*"
+}
+
 # leftovers RUN: what still has its name: processes, namespaces, pins, directories, one a line.
 leftovers()
 {
@@ -115,6 +121,7 @@ reap_dead_runs()
 			leftovers "$run_id" | sed 's/^/#   /'
 			remove_leftovers "$run_id"
 		fi
+		run_directories "$run_id" | xargs -r rm -rf --one-file-system
 		disown_run "$run_id"
 	done
 }
