@@ -130,6 +130,37 @@ static void test_rp_filter_and_conntrack(void **state)
 	lab_sh(A, "sysctl -qw net.ipv4.conf.all.rp_filter=0; nft delete table inet strict");
 }
 
+/* A pod whose own filter takes nothing in from lo is cut off from the daemon: its connections hang, on both
+ * paths, and nothing of them leaves the pod. The next ones open when the filter
+ * is gone. */
+static void test_input_drop_without_lo(void **state)
+{
+	static const uint32_t flags[] = { CV_CONTROL_FASTPATH, 0 };
+	static const char filter[] = "nft 'table inet closed { chain in { type filter hook input "
+				     "priority 0; policy drop; iifname \"eth0\" accept; }; }'";
+	_cleanup_close_ int tap = lab_tap(W);
+
+	(void)state;
+	for (int f = 0; f < FAMILIES; f++) {
+		for (size_t i = 0; i < CV_ARRAY_SIZE(flags); i++) {
+			_cleanup_close_ int client =
+				lab_socket(A, f ? AF_INET6 : AF_INET, SOCK_STREAM);
+			int r;
+
+			lab_control(&lab, flags[i], false);
+			assert_int_equal(lab_sh(A, filter), 0);
+			lab_connect_start(client, &W->ip[f], LAB_PORT);
+			r = lab_connect_end(client, LAB_QUIET_MS);
+			cv_close(&client);
+			assert_int_equal(lab_sh(A, "nft delete table inet closed"), 0);
+			assert_int_equal(r, -ETIMEDOUT);
+			client = lab_connect(A, &W->ip[f], LAB_PORT);
+			expect_captured(client, &W->ip[f]);
+			assert_int_equal(lab_tap_count(tap, &A->ip[f]), 0);
+		}
+	}
+}
+
 /* A socket tied to eth0 cannot be routed to lo: it is left to TC, and not lost. */
 static void test_backstop_bound_device(void **state)
 {
@@ -373,6 +404,7 @@ int main(void)
 		cmocka_unit_test_setup(test_fastpath_v4_mapped, set_up),
 		cmocka_unit_test_setup(test_backstop, set_up),
 		cmocka_unit_test_setup(test_rp_filter_and_conntrack, set_up),
+		cmocka_unit_test_setup(test_input_drop_without_lo, set_up),
 		cmocka_unit_test_setup(test_backstop_bound_device, set_up),
 		cmocka_unit_test_setup(test_fastpath_bound_source, set_up),
 		cmocka_unit_test_setup(test_fastopen, set_up),

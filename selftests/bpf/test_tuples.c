@@ -171,6 +171,34 @@ static void test_foreign_cb_flags(void **state)
 	assert_int_equal(cv_table_attested_get(lab.bpf, &live, &e), -ENOENT);
 }
 
+/* Something between the pods gives the connection another source address, so that its tuple is not the
+ * attested one: B's daemon gets it at 15006, not the application. */
+static void test_source_address_translated(void **state)
+{
+	static const char snat[] =
+		"nft 'table inet away { chain post { type nat hook postrouting priority 100; "
+		"ip saddr 10.88.0.1 ip daddr 10.88.0.2 masquerade; "
+		"ip6 saddr fd88::1 ip6 daddr fd88::2 masquerade; }; }'";
+
+	(void)state;
+	lab_verdict(&lab, LAB_A, LAB_B, CV_ANSWER_ALLOW);
+	for (int f = 0; f < FAMILIES; f++) {
+		_cleanup_close_ int client = -1, server = -1;
+		enum lab_got got;
+		bool talks;
+
+		assert_int_equal(lab_sh(&lab.host[LAB_NODE], snat), 0);
+		lab_mark(&lab);
+		client = lab_connect(A, &B->ip[f], LAB_PORT);
+		got = lab_accept(B, LAB_WAIT_MS, &server);
+		talks = client >= 0 && lab_talks(client, server);
+		lab_sh(&lab.host[LAB_NODE], "nft delete table inet away");
+		assert_int_equal(got, LAB_INBOUND);
+		assert_true(talks);
+		assert_true(lab_count(&lab, CV_REASON_INBOUND) > 0);
+	}
+}
+
 /* A machine on the wire sends a SYN on a tuple that an ended connection left attested: its sequence
  * number is not the attested one, and B does not even answer. */
 static void test_stale_tuple(void **state)
@@ -350,6 +378,7 @@ int main(void)
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
 	const struct CMUnitTest tests[] = {
 		TEST(test_foreign_cb_flags),
+		TEST(test_source_address_translated),
 		TEST(test_stale_tuple),
 		TEST(test_reused_address),
 		TEST(test_reused_address_captured),
