@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 #
 # test_control_plane.sh: what a user of the mesh notices when istiod or the API server goes away under
-# load and comes back, and when istiod refuses a node's certificates.
+# load and comes back, when a proxy asks istiod on demand, and when istiod refuses a node's certificates.
 # timeout: 2400
 set -u
 
@@ -15,7 +15,7 @@ set -u
 
 reason=$(cluster_missing)
 [ -z "$reason" ] || skip_all "$reason"
-plan 16
+plan 26
 comes_up "a cluster with pods" cluster_and_apps
 
 far=$(pod_ip shop/far) near=$(pod_ip shop/near)
@@ -65,6 +65,38 @@ k8s_stop apiserver KILL && sleep 2 && api_start
 check "API server restarted: no connection fails" load_stop steady2
 deny after-restart 7002
 check "API server restarted: policies arrive" wait_for 60 refused shop/client "$far" 7002
+
+# ---- on demand -----------------------------------------------------------------------------------
+
+# known NAME COUNT: so many workloads of this name are held on node1
+known()
+{
+	[ "$(proxy_dump node1 | jq --arg name "$1" '[.workloads[] | select(.name == $name)] | length')" = "$2" ]
+}
+
+# asked NAME COMMAND…: a check, but not of a ztunnel: its connection waits for a resource of the very name that it
+# asked for, and istiod answers an address with the names of what has it.
+asked()
+{
+	if [ "$K8S_PROXY" = ztunnel ]; then
+		skip "$1" "a ztunnel waits in vain"
+	else
+		check "$@"
+	fi
+}
+
+k8s_stop node1/proxy
+check "on demand: a proxy starts" proxy_start node1 XDS_ON_DEMAND=true ISTIO_META_DNS_CAPTURE=false
+check "pods of the node come unasked" wait_for 60 known client 1
+check "and no others" known far 0
+asked "an address is asked for" wait_for 60 called shop/client "$far" 7000
+asked "and is known then" known far 1
+asked "a service is asked for" wait_for 60 called shop/client "$(service_ip shop/echo)" 80
+asked "after an answer the node's own pods are still known" known client 1
+k8s_stop istiod KILL
+asked "istiod away: what is known is served" wait_for 60 called shop/client "$far" 7000
+check "istiod comes back again" istiod_back
+asked "and is asked for what is not known" wait_for 60 called shop/client "$(service_ip shop/far)" 80
 
 # ---- certificates refused ------------------------------------------------------------------------
 

@@ -15,7 +15,7 @@ export K8S_PROXY_NAMESPACE=ztunnel
 
 reason=$(cluster_missing)
 [ -z "$reason" ] || skip_all "$reason"
-plan 14
+plan 16
 
 bookinfo()
 {
@@ -87,3 +87,7 @@ discovers '[{matchLabels: {kubernetes.io/metadata.name: ztunnel}}]'
 check "a namespace that no discovery selector takes vanishes" wait_for 60 rows_are node1 HBONE 0
 discovers '[{matchLabels: {team: books}}, {matchLabels: {kubernetes.io/metadata.name: ztunnel}}]'
 check "and comes back with one that does" wait_for 60 rows_are node1 HBONE 7
+discovers '[{matchLabels: {kubernetes.io/metadata.name: ztunnel}}]'
+check "it vanishes again" wait_for 60 rows_are node1 HBONE 0
+discovers '[]'
+check "and comes back when there are no selectors" wait_for 60 rows_are node1 HBONE 7
