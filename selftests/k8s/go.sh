@@ -23,11 +23,15 @@ kept=$CULVERT_K8S_CACHE/go$want
 if [ ! -x "$kept/bin/go" ]; then
 	module=golang.org/toolchain@v0.0.1-go$want.$(go env GOOS)-$(go env GOARCH)
 	echo "go.sh: go $have is older than $want: fetching $module" >&2
-	fetched=$(cd / && GOFLAGS=-mod=mod GO111MODULE=on go mod download -json "$module" |
-		sed -n 's/^\t"Dir": "\(.*\)",*$/\1/p')
-	[ -n "$fetched" ] || exit 1
+	said=$(cd / && GOFLAGS=-mod=mod GO111MODULE=on go mod download -json "$module") || :
+	fetched=$(echo "$said" | sed -n 's/^\t"Dir": "\(.*\)",*$/\1/p')
+	if [ -z "$fetched" ]; then
+		echo "go.sh: $module cannot be fetched: $(echo "$said" | sed -n 's/^\t"Error": //p')" >&2
+		exit 1
+	fi
 	mkdir -p "$CULVERT_K8S_CACHE"
-	rm -rf "$kept.$$"
+	trap 'rm -rf "$kept.$$"' EXIT
+	trap 'exit 1' INT TERM
 	cp -r "$fetched" "$kept.$$"
 	# A module has no executable files.
 	chmod -R u+w "$kept.$$"

@@ -99,6 +99,7 @@ stamps()
 # build_crds FILE: the resources of Istio and of the Gateway API, from the modules' own folders
 build_crds()
 {
+	(cd "$here" && go mod download istio.io/istio sigs.k8s.io/gateway-api) || return
 	istio=$(cd "$here" && go list -m -f '{{.Dir}}' istio.io/istio) &&
 		gateway=$(cd "$here" && go list -m -f '{{.Dir}}' sigs.k8s.io/gateway-api) || return
 	for f in "$istio/manifests/charts/base/files/crd-all.gen.yaml" "$gateway"/config/crd/standard/*.yaml; do
@@ -107,19 +108,29 @@ build_crds()
 	done >"$1"
 }
 
+# build_part FILE NAME PACKAGE MODULE FOLDER
+build_part()
+{
+	if [ -z "$3" ]; then
+		build_crds "$1"
+	else
+		go build -C "$here/$5" -mod=readonly -trimpath \
+			-ldflags "-s -w $(stamps "$4" "$5" | tr '\n' ' ')" -o "$1" "$3"
+	fi
+}
+
 # build NAME PACKAGE MODULE FOLDER
 build()
 {
 	target=$(path "$1" "$3" "$4")
 	[ ! -e "$target" ] || return 0
-	if [ -z "$2" ]; then
-		build_crds "$target.$$" && mv "$target.$$" "$target"
-		return
-	fi
 	started=$(date +%s)
-	go build -C "$here/$4" -mod=readonly -trimpath -ldflags "-s -w $(stamps "$3" "$4" | tr '\n' ' ')" \
-		-o "$target.$$" "$2" || return
-	mv "$target.$$" "$target"
+	if ! build_part "$target.part" "$@"; then
+		rm -f "$target.part"
+		echo "tools.sh: $1 $(version "$3" "$4") is not built, nor what comes after it; make k8s-tools again goes on here" >&2
+		return 1
+	fi
+	mv "$target.part" "$target"
 	echo "built $1 $(version "$3" "$4"): $(($(date +%s) - started)) s"
 }
 
@@ -131,6 +142,8 @@ build_all()
 	export PATH CGO_ENABLED=0
 	exec 9>"$CULVERT_K8S_CACHE/.lock"
 	flock 9
+	# Of a build that was killed.
+	rm -f "$CULVERT_K8S_CACHE"/*.part
 	each all_tools build
 }
 
