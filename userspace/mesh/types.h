@@ -13,8 +13,8 @@
 #include <stdint.h>
 
 #include "userspace/base/addr.h"
+#include "userspace/base/shared.h"
 #include "userspace/base/strs.h"
-#include "userspace/mesh/shared.h"
 
 enum cv_protocol { CV_PROTOCOL_TCP, CV_PROTOCOL_HBONE };
 enum cv_network_mode { CV_NETWORK_STANDARD, CV_NETWORK_HOST };

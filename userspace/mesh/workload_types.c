@@ -97,9 +97,7 @@ static void free_group(void *object)
 	free(g);
 }
 
-static struct cv_shared_type groups = {
-	hash_group, groups_eq, free_group, PTHREAD_MUTEX_INITIALIZER, NULL, 0, 0
-};
+static struct cv_shared_table groups = CV_SHARED_TABLE;
 
 /* ---- places ---- */
 
@@ -128,9 +126,7 @@ static void free_place(void *object)
 	free(object);
 }
 
-static struct cv_shared_type places = {
-	hash_place, places_eq, free_place, PTHREAD_MUTEX_INITIALIZER, NULL, 0, 0
-};
+static struct cv_shared_table places = CV_SHARED_TABLE;
 
 /* ---- workloads ---- */
 
@@ -160,8 +156,10 @@ void cv_workload_put(struct cv_workload **wp)
 
 	if (!w || !cv_ref_drop(&w->ref))
 		return;
-	cv_shared_put(&groups, w->group);
-	cv_shared_put(&places, w->place);
+	if (cv_shared_put(&groups, &w->group->shared))
+		free_group(w->group);
+	if (cv_shared_put(&places, &w->place->shared))
+		free_place(w->place);
 	cv_str_put(&w->uid);
 	if (w->ips != &w->ip)
 		free(w->ips);
@@ -190,6 +188,22 @@ const char *cv_workload_name(const struct cv_workload *w)
 	return w->name_in_uid ? end_of_uid(w) : w->group->name;
 }
 
+static struct cv_shared *as_is(const void *like)
+{
+	return (struct cv_shared *)like;
+}
+
+/* The object that equals this one, which is it itself or takes its place. */
+static void *hold(struct cv_shared_table *t, void *object, uint64_t hash, cv_shared_eq eq,
+		  void (*free_object)(void *object))
+{
+	void *held = cv_shared_get(t, (uint32_t)(hash ^ hash >> 32), object, eq, as_is);
+
+	if (held != object)
+		free_object(object);
+	return held;
+}
+
 void cv_workload_seal(struct cv_workload *w)
 {
 	const char *end = end_of_uid(w);
@@ -198,8 +212,10 @@ void cv_workload_seal(struct cv_workload *w)
 		cv_str_put(&w->group->name);
 		w->name_in_uid = true;
 	}
-	w->group = cv_shared_hold(&groups, w->group);
-	w->place = cv_shared_hold(&places, w->place);
+	if (!w->group->shared.held)
+		w->group = hold(&groups, w->group, hash_group(w->group), groups_eq, free_group);
+	if (!w->place->shared.held)
+		w->place = hold(&places, w->place, hash_place(w->place), places_eq, free_place);
 }
 
 static bool addresses_eq(const struct cv_workload *a, const struct cv_workload *b)

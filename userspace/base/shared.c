@@ -1,19 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A table of chained objects under a lock, which only holding one and dropping the last reference
- * take; as the interned strings have it. */
-#include "userspace/mesh/shared.h"
+/* A table of chained objects, which doubles and halves with their number; and their references. */
+#include "userspace/base/shared.h"
 
 #include <stdlib.h>
 
-enum { FIRST_BUCKETS = 64 };
+enum { FIRST_BUCKETS = 16, MOST_A_BUCKET = 2 };
 
-static struct cv_shared **bucket_of(const struct cv_shared_type *t, uint32_t hash)
+static struct cv_shared **bucket_of(const struct cv_shared_table *t, uint32_t hash)
 {
 	return &t->buckets[hash & (t->nr_buckets - 1)];
 }
 
-/* Doubles or halves the table, so that there is about an object a bucket. */
-static void resize(struct cv_shared_type *t, size_t nr_buckets)
+static void resize(struct cv_shared_table *t, size_t nr_buckets)
 {
 	struct cv_shared **old = t->buckets;
 	size_t nr_old = t->nr_buckets;
@@ -34,30 +32,32 @@ static void resize(struct cv_shared_type *t, size_t nr_buckets)
 	free(old);
 }
 
-static struct cv_shared *find(const struct cv_shared_type *t, const struct cv_shared *like)
+static struct cv_shared *find(const struct cv_shared_table *t, uint32_t hash, const void *like,
+			      cv_shared_eq eq)
 {
-	struct cv_shared *o = t->n ? *bucket_of(t, like->hash) : NULL;
+	struct cv_shared *o = t->n ? *bucket_of(t, hash) : NULL;
 
-	while (o && (o->hash != like->hash || !t->eq(o, like)))
+	while (o && (o->hash != hash || !eq(o, like)))
 		o = o->next;
 	return o;
 }
 
-static void insert(struct cv_shared_type *t, struct cv_shared *o)
+static void insert(struct cv_shared_table *t, uint32_t hash, struct cv_shared *o)
 {
 	struct cv_shared **to;
 
-	if (t->n >= t->nr_buckets)
+	if (t->n >= MOST_A_BUCKET * t->nr_buckets)
 		resize(t, t->nr_buckets ? 2 * t->nr_buckets : FIRST_BUCKETS);
-	to = bucket_of(t, o->hash);
+	to = bucket_of(t, hash);
 	o->next = *to;
+	o->hash = hash & INT32_MAX;
 	o->held = true;
 	*to = o;
 	t->n++;
 }
 
-/* The last object takes the table with it: a process that ends leaks nothing. */
-static void take_out(struct cv_shared_type *t, struct cv_shared *o)
+/* The last object takes the buckets with it: a process that ends leaks nothing. */
+static void take_out(struct cv_shared_table *t, struct cv_shared *o)
 {
 	struct cv_shared **link = bucket_of(t, o->hash);
 
@@ -73,32 +73,27 @@ static void take_out(struct cv_shared_type *t, struct cv_shared *o)
 	}
 }
 
-void *cv_shared_hold(struct cv_shared_type *t, void *object)
+struct cv_shared *cv_shared_get(struct cv_shared_table *t, uint32_t hash, const void *like,
+				cv_shared_eq eq, cv_shared_make make)
 {
-	struct cv_shared *o = object, *held;
-	uint64_t hash;
+	struct cv_shared *o;
 
-	if (o->held)
-		return o;
-	hash = t->hash(o);
-	o->hash = (uint32_t)(hash ^ hash >> 32);
+	hash &= INT32_MAX;
 	pthread_mutex_lock(&t->lock);
-	held = find(t, o);
-	if (held)
-		cv_shared_ref(held);
-	else
-		insert(t, o);
+	o = find(t, hash, like, eq);
+	if (o) {
+		cv_shared_ref(o);
+	} else if (make) {
+		o = make(like);
+		insert(t, hash, o);
+	}
 	pthread_mutex_unlock(&t->lock);
-	if (!held)
-		return o;
-	t->free(o);
-	return held;
+	return o;
 }
 
-void *cv_shared_ref(void *object)
+void cv_shared_ref(struct cv_shared *o)
 {
-	__atomic_fetch_add(&((struct cv_shared *)object)->ref, 1, __ATOMIC_RELAXED);
-	return object;
+	__atomic_fetch_add(&o->ref, 1, __ATOMIC_RELAXED);
 }
 
 /* Drops a reference that is not the last one. */
@@ -113,23 +108,29 @@ static bool put_one_of_several(struct cv_shared *o)
 	return false;
 }
 
-void cv_shared_put(struct cv_shared_type *t, void *object)
+bool cv_shared_put(struct cv_shared_table *t, struct cv_shared *o)
 {
-	struct cv_shared *o = object;
 	bool last;
 
-	if (!o || put_one_of_several(o))
-		return;
+	if (put_one_of_several(o))
+		return false;
 	/* What the table has not, nobody can find: the last reference is the last. */
-	if (!o->held) {
-		t->free(o);
-		return;
-	}
+	if (!o->held)
+		return true;
 	pthread_mutex_lock(&t->lock);
 	last = __atomic_fetch_sub(&o->ref, 1, __ATOMIC_ACQ_REL) == 1;
 	if (last)
 		take_out(t, o);
 	pthread_mutex_unlock(&t->lock);
-	if (last)
-		t->free(o);
+	return last;
+}
+
+size_t cv_shared_count(struct cv_shared_table *t)
+{
+	size_t n;
+
+	pthread_mutex_lock(&t->lock);
+	n = t->n;
+	pthread_mutex_unlock(&t->lock);
+	return n;
 }
