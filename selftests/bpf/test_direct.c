@@ -80,13 +80,32 @@ static int tear_down(void **state)
 	return cv_table_flow_each(lab.bpf, drop_flow, NULL);
 }
 
-/* Closes the initiator first, and waits until both ends are gone. */
+static int count_live(uint64_t cookie, const struct cv_flow_entry *flow, void *arg)
+{
+	(void)cookie;
+	*(int *)arg += flow->state != CV_FLOW_CLOSED;
+	return 0;
+}
+
+/* Closes the initiator first, and waits until the kernel plane has seen both ends go: no record is of a live
+ * flow, and the attested entry of this one is no more. */
 static void finish(int *client, int *server)
 {
+	const struct cv_tuple t = lab_tuple(*client);
+	struct cv_attested_entry e;
+	int live = 1;
+
 	cv_close(client);
 	assert_int_equal(lab_read(*server, LAB_WAIT_MS), 0);
 	cv_close(server);
-	usleep(20000);
+	for (int i = 0; i < LAB_WAIT_MS / 2; i++) {
+		live = 0;
+		assert_int_equal(cv_table_flow_each(lab.bpf, count_live, &live), 0);
+		if (!live && cv_table_attested_get(lab.bpf, &t, &e) == -ENOENT)
+			return;
+		usleep(2000);
+	}
+	fail_msg("%d flows are live after both ends have been closed", live);
 }
 
 /* Allowed by policy: pod to pod, attested while it lives, and on record with its payload's bytes. */

@@ -24,7 +24,7 @@
 
 enum {
 	LAB_PORT = 8080, /* the applications */
-	LAB_WAIT_MS = 3000, /* longest wait for what should happen */
+	LAB_WAIT_MS = 30000, /* longest wait for what should happen */
 	LAB_QUIET_MS = 300, /* how long something that must not happen is given */
 };
 
