@@ -8,7 +8,7 @@
 . "$CV_SELFTESTS/lib/lab.sh"
 . "$CV_SELFTESTS/lib/mesh.sh"
 
-plan 42
+plan 44
 
 # tick NAME POD ADDRESS PORT [MS]: numbers and echoes every 50 ms, or that many, until it is stopped
 tick()
@@ -139,6 +139,22 @@ kill -CONT "$tick_lost"
 check "what it opens now goes past culvert" call $FAR4 7000 -m echo -n 1000
 check "the namespace can go: nothing holds it" sh -c "
 	ip netns pids $(run_name client) | xargs -r kill; ip netns del $(run_name client)"
+
+# --- the end of a daemon ---
+# priority NODE: scheduling class and nice value of its daemon's control thread
+priority()
+{
+	ps -o cls=,ni= -p "$(daemon_pid "$1")" | tr -d ' '
+}
+
+tick last near $FAR4 7000
+check_eq "the control thread works below all others" B19 "$(priority node2)"
+kill -TERM "$(daemon_pid node2)"
+check "… but ends with the priority of all others" wait_for 10 eval '[ "$(priority node2)" = TS0 ]'
+kill "$tick_last" 2>/dev/null
+wait_for 30 ktap_gone "$(daemon_pid node2)"
+daemon_start node2
+wait_ready node2
 
 # --- unload ---
 pod_unenrol near >/dev/null 2>&1

@@ -63,6 +63,14 @@ int cv_start_batch(struct cv_daemon *d)
 	return 0;
 }
 
+void cv_end_batch(void)
+{
+	const struct sched_param param = {};
+
+	if (sched_setscheduler(0, SCHED_OTHER, &param) < 0 || setpriority(PRIO_PROCESS, 0, 0) < 0)
+		cv_debug("the control thread's priority stays low: %s", cv_strerror(errno));
+}
+
 enum {
 	TRIM_EVERY_S = 5,
 	TRIM_IDLE_PERCENT = 1, /* of a processor, over that time */
