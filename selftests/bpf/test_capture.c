@@ -24,19 +24,10 @@
 #include "selftests/lib/podlab.h"
 #include "userspace/base/cleanup.h"
 
-enum { V4, V6, FAMILIES };
-
 static struct lab lab;
 #define A (&lab.host[LAB_A])
 #define B (&lab.host[LAB_B])
 #define W (&lab.host[LAB_WIRE])
-
-static int set_up(void **state)
-{
-	(void)state;
-	lab_reset(&lab);
-	return 0;
-}
 
 static int64_t now_us(void)
 {
@@ -131,8 +122,7 @@ static void test_rp_filter_and_conntrack(void **state)
 }
 
 /* A pod whose own filter takes nothing in from lo is cut off from the daemon: its connections hang, on both
- * paths, and nothing of them leaves the pod. The next ones open when the filter
- * is gone. */
+ * paths, and nothing of them leaves the pod. The next ones open when the filter is gone. */
 static void test_input_drop_without_lo(void **state)
 {
 	static const uint32_t flags[] = { CV_CONTROL_FASTPATH, 0 };
@@ -399,23 +389,24 @@ static void test_older_ends_with_the_connection(void **state)
 
 int main(void)
 {
+#define TEST(name) cmocka_unit_test_prestate_setup_teardown(name, lab_set_up, NULL, &lab)
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test_setup(test_fastpath, set_up),
-		cmocka_unit_test_setup(test_fastpath_v4_mapped, set_up),
-		cmocka_unit_test_setup(test_backstop, set_up),
-		cmocka_unit_test_setup(test_rp_filter_and_conntrack, set_up),
-		cmocka_unit_test_setup(test_input_drop_without_lo, set_up),
-		cmocka_unit_test_setup(test_backstop_bound_device, set_up),
-		cmocka_unit_test_setup(test_fastpath_bound_source, set_up),
-		cmocka_unit_test_setup(test_fastopen, set_up),
-		cmocka_unit_test_setup(test_app_mark_preserved, set_up),
-		cmocka_unit_test_setup(test_mark_taken_away, set_up),
-		cmocka_unit_test_setup(test_daemon_exempt, set_up),
-		cmocka_unit_test_setup(test_no_listener, set_up),
-		cmocka_unit_test_setup(test_refused_then_captured, set_up),
-		cmocka_unit_test_setup(test_retransmitted_syn, set_up),
-		cmocka_unit_test_setup(test_connection_older_than_enrolment, set_up),
-		cmocka_unit_test_setup(test_older_ends_with_the_connection, set_up),
+		TEST(test_fastpath),
+		TEST(test_fastpath_v4_mapped),
+		TEST(test_backstop),
+		TEST(test_rp_filter_and_conntrack),
+		TEST(test_input_drop_without_lo),
+		TEST(test_backstop_bound_device),
+		TEST(test_fastpath_bound_source),
+		TEST(test_fastopen),
+		TEST(test_app_mark_preserved),
+		TEST(test_mark_taken_away),
+		TEST(test_daemon_exempt),
+		TEST(test_no_listener),
+		TEST(test_refused_then_captured),
+		TEST(test_retransmitted_syn),
+		TEST(test_connection_older_than_enrolment),
+		TEST(test_older_ends_with_the_connection),
 	};
 	int failed;
 

@@ -30,28 +30,11 @@
 #include "userspace/base/cleanup.h"
 #include "userspace/io/sock.h"
 
-enum { V4, V6, FAMILIES };
-enum { TCP_SYN_FLAG = 0x02, TCP_PSH_ACK_FLAGS = 0x18 };
-
 static struct lab lab;
 static int tun = -1; /* of A; -1: this machine has none */
 #define A (&lab.host[LAB_A])
 #define B (&lab.host[LAB_B])
 #define C (&lab.host[LAB_C])
-
-static int set_up(void **state)
-{
-	(void)state;
-	lab_reset(&lab);
-	return 0;
-}
-
-static int tear_down(void **state)
-{
-	(void)state;
-	lab_forget(&lab);
-	return 0;
-}
 
 /* Attaches the hooks to eth0 and to t0, which has routes to the other pods and to another machine. */
 static void attach(void)
@@ -165,14 +148,12 @@ static int bound_socket(const struct cv_addr *src)
 	return fd;
 }
 
-/* A segment routing header: first to C, then to the destination. */
+/* First to C, then to the destination. */
 static void lead_to_c(int fd)
 {
-	static const uint8_t header[8] = { 0, 4, 4, 1, 1 }; /* 40 bytes, type 4, segments 1 and 0 */
-	uint8_t rthdr[40] = {};
+	uint8_t rthdr[LAB_SOURCE_ROUTE];
 
-	memcpy(rthdr, header, sizeof(header));
-	memcpy(rthdr + 24, C->ip[V6].b, 16);
+	lab_source_route(rthdr, &C->ip[V6]);
 	assert_int_equal(setsockopt(fd, IPPROTO_IPV6, IPV6_RTHDR, rthdr, sizeof(rthdr)), 0);
 }
 
@@ -325,7 +306,7 @@ static void test_stale_tuple(void **state)
 
 int main(void)
 {
-#define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
+#define TEST(name) cmocka_unit_test_prestate_setup_teardown(name, lab_set_up, lab_tear_down, &lab)
 	const struct CMUnitTest tests[] = {
 		TEST(test_direct),
 		TEST(test_captured),

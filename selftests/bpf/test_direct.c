@@ -24,7 +24,6 @@
 #include "selftests/lib/podlab.h"
 #include "userspace/base/cleanup.h"
 
-enum { V4, V6, FAMILIES };
 enum { SERVICE_ID = 7, SERVICE_PORT = 80 };
 
 static struct lab lab;
@@ -32,13 +31,6 @@ static struct lab lab;
 #define B    (&lab.host[LAB_B])
 #define W    (&lab.host[LAB_WIRE])
 #define NODE (&lab.host[LAB_NODE])
-
-static int set_up(void **state)
-{
-	(void)state;
-	lab_reset(&lab);
-	return 0;
-}
 
 /* The only flow record there is; takes it out. */
 struct found_flow {
@@ -547,7 +539,7 @@ static void test_syncookies(void **state)
 
 int main(void)
 {
-#define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
+#define TEST(name) cmocka_unit_test_prestate_setup_teardown(name, lab_set_up, tear_down, &lab)
 	const struct CMUnitTest tests[] = {
 		TEST(test_direct),
 		TEST(test_flow_events),

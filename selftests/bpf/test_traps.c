@@ -39,9 +39,6 @@
 #define SOL_XDP 283
 #endif
 
-enum { V4, V6, FAMILIES };
-enum { TCP_SYN_FLAG = 0x02, TCP_PSH_ACK_FLAGS = 0x18, TCP_ACK_FLAG = 0x10 };
-
 /* Values of enum bpf_attach_type that Debian 12's headers lack. */
 #define TCX_INGRESS ((enum bpf_attach_type)46)
 #define TCX_EGRESS  ((enum bpf_attach_type)47)
@@ -52,30 +49,6 @@ static struct lab lab;
 #define C (&lab.host[LAB_C])
 #define W (&lab.host[LAB_WIRE])
 
-static int set_up(void **state)
-{
-	(void)state;
-	lab_reset(&lab);
-	return 0;
-}
-
-static int tear_down(void **state)
-{
-	(void)state;
-	lab_forget(&lab);
-	return 0;
-}
-
-/* A segment routing header: first to `ip`, then to the destination. */
-static void by_way_of(uint8_t rthdr[40], const struct cv_addr *ip)
-{
-	static const uint8_t header[8] = { 0, 4, 4, 1, 1 }; /* 40 bytes, type 4, segments 1 and 0 */
-
-	memset(rthdr, 0, 40);
-	memcpy(rthdr, header, sizeof(header));
-	memcpy(rthdr + 24, ip->b, 16);
-}
-
 /* A source route needs no privilege. It hides TCP behind another header, and would carry the
  * connection's packets to another machine than policy has admitted. */
 static void test_ipv6_rthdr(void **state)
@@ -84,7 +57,7 @@ static void test_ipv6_rthdr(void **state)
 	uint8_t rthdr[40];
 
 	(void)state;
-	by_way_of(rthdr, &W->ip[V6]);
+	lab_source_route(rthdr, &W->ip[V6]);
 	lab_verdict(&lab, LAB_A, LAB_B, CV_ANSWER_ALLOW);
 	assert_int_equal(setsockopt(client, IPPROTO_IPV6, IPV6_RTHDR, rthdr, sizeof(rthdr)), 0);
 	lab_connect_start(client, &B->ip[V6], LAB_PORT);
@@ -101,7 +74,7 @@ static void test_ipv6_rthdr_captured(void **state)
 
 	(void)state;
 	lab_control(&lab, 0, false);
-	by_way_of(rthdr, &W->ip[V6]);
+	lab_source_route(rthdr, &W->ip[V6]);
 	assert_int_equal(setsockopt(client, IPPROTO_IPV6, IPV6_RTHDR, rthdr, sizeof(rthdr)), 0);
 	lab_connect_start(client, &W->ip[V6], LAB_PORT);
 	lab_connect_end(client, LAB_QUIET_MS);
@@ -450,7 +423,7 @@ static void test_forwarded(void **state)
 
 int main(void)
 {
-#define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
+#define TEST(name) cmocka_unit_test_prestate_setup_teardown(name, lab_set_up, lab_tear_down, &lab)
 	const struct CMUnitTest tests[] = {
 		TEST(test_ipv6_rthdr),
 		TEST(test_ipv6_rthdr_captured),

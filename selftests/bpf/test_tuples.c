@@ -29,8 +29,6 @@
 #include "userspace/base/cleanup.h"
 #include "userspace/io/sock.h"
 
-enum { V4, V6, FAMILIES };
-enum { TCP_SYN_FLAG = 0x02 };
 enum { LEG_PORT = 61001 };
 
 static struct lab lab;
@@ -38,20 +36,6 @@ static struct lab lab;
 #define B (&lab.host[LAB_B])
 #define C (&lab.host[LAB_C])
 #define W (&lab.host[LAB_WIRE])
-
-static int set_up(void **state)
-{
-	(void)state;
-	lab_reset(&lab);
-	return 0;
-}
-
-static int tear_down(void **state)
-{
-	(void)state;
-	lab_forget(&lab);
-	return 0;
-}
 
 static int family_of(int f)
 {
@@ -375,7 +359,7 @@ static void test_same_port_upstream_leg_of_a_pod(void **state)
 
 int main(void)
 {
-#define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
+#define TEST(name) cmocka_unit_test_prestate_setup_teardown(name, lab_set_up, lab_tear_down, &lab)
 	const struct CMUnitTest tests[] = {
 		TEST(test_foreign_cb_flags),
 		TEST(test_source_address_translated),

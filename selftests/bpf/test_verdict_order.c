@@ -41,13 +41,6 @@ static struct lab lab;
 
 static atomic_bool quit;
 
-static int set_up(void **state)
-{
-	(void)state;
-	lab_reset(&lab);
-	return 0;
-}
-
 static void drain(const struct lab_host *h)
 {
 	int fd;
@@ -137,7 +130,7 @@ static void test_verdict_read_again_at_connect(void **state)
 	assert_true(lab_count(&lab, CV_REASON_VERDICT_CHANGED) > 0);
 }
 
-#define TEST(name) cmocka_unit_test_setup(name, set_up)
+#define TEST(name) cmocka_unit_test_prestate_setup_teardown(name, lab_set_up, NULL, &lab)
 
 int main(void)
 {

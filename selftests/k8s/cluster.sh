@@ -115,7 +115,7 @@ cluster_down()
 cluster_traces()
 {
 	grep "cv-$CV_RUN\|$K8S" /proc/self/mountinfo
-	find /run /run/netns /sys/fs/bpf /sys/fs/cgroup /sys/fs/cgroup/* -maxdepth 1 -name "cv-$CV_RUN*" ! -name "*.owner" | sort -u
+	run_places "$CV_RUN"
 	grep -rls "cv-$CV_RUN\|$K8S" /var/lib/cni /var/run/istio-cni /etc/cni
 	for k8s_save in iptables-save iptables-legacy-save ip6tables-save ip6tables-legacy-save; do
 		$k8s_save 2>/dev/null | grep -E '^:(ISTIO|KUBE)'

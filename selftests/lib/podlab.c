@@ -729,6 +729,27 @@ void lab_forget(struct lab *lab)
 	cv_table_attested_each(lab->bpf, drop_attested, lab);
 }
 
+int lab_set_up(void **state)
+{
+	lab_reset(*state);
+	return 0;
+}
+
+int lab_tear_down(void **state)
+{
+	lab_forget(*state);
+	return 0;
+}
+
+void lab_source_route(uint8_t rthdr[LAB_SOURCE_ROUTE], const struct cv_addr *ip)
+{
+	static const uint8_t header[8] = { 0, 4, 4, 1, 1 }; /* 40 bytes, type 4, segments 1 and 0 */
+
+	memset(rthdr, 0, LAB_SOURCE_ROUTE);
+	memcpy(rthdr, header, sizeof(header));
+	memcpy(rthdr + 24, ip->b, sizeof(ip->b));
+}
+
 int lab_foreign_socket(const struct lab_host *h, const struct cv_addr *ip, uint16_t port)
 {
 	bool v4 = cv_addr_is_v4(ip);

@@ -28,13 +28,16 @@ enum {
 	LAB_QUIET_MS = 300, /* how long something that must not happen is given */
 };
 
+enum { V4, V6, FAMILIES }; /* of a host's addresses */
+enum { TCP_SYN_FLAG = 0x02, TCP_ACK_FLAG = 0x10, TCP_PSH_ACK_FLAGS = 0x18 };
+
 enum lab_who { LAB_A, LAB_B, LAB_C, LAB_PODS, LAB_NODE = LAB_PODS, LAB_WIRE, LAB_NR };
 
 struct lab_host {
 	char netns_name[64];
 	struct cv_netns ns;
 	uint32_t pod; /* number; 0 = not a pod */
-	struct cv_addr ip[2]; /* IPv4, IPv6 */
+	struct cv_addr ip[FAMILIES];
 	int app; /* listener of the application */
 	int listeners[CV_LISTENER_NR]; /* of the daemon; -1 = closed */
 };
@@ -58,6 +61,9 @@ void lab_down(struct lab *lab);
 void lab_reset(struct lab *lab);
 /* Removes all flow records and attested entries. */
 void lab_forget(struct lab *lab);
+/* Both, for cmocka: the lab is the tests' state. */
+int lab_set_up(void **state);
+int lab_tear_down(void **state);
 /* Runs a shell script in the host's namespace; 0 or its exit status. */
 int lab_sh(const struct lab_host *h, const char *script);
 
@@ -85,6 +91,10 @@ int lab_connect_end(int fd, int wait_ms);
 /* A connected socket or -errno: connect() from h, given LAB_WAIT_MS. */
 int lab_connect(const struct lab_host *h, const struct cv_addr *ip, uint16_t port);
 int lab_bind(int fd, const struct cv_addr *ip, uint16_t port);
+
+/* For IPV6_RTHDR: a segment routing header, first to `ip`, then to the destination. */
+enum { LAB_SOURCE_ROUTE = 40 };
+void lab_source_route(uint8_t rthdr[LAB_SOURCE_ROUTE], const struct cv_addr *ip);
 
 /* A socket that is bound to an address which need not be the host's. */
 int lab_foreign_socket(const struct lab_host *h, const struct cv_addr *ip, uint16_t port);
