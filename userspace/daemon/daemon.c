@@ -88,7 +88,7 @@ void cv_daemon_shutdown(struct cv_daemon *d)
 	if (d->draining)
 		return;
 	d->draining = true;
-	cv_end_batch();
+	cv_end_batch(d);
 	if (d->zds)
 		cv_zds_stop(d->zds);
 	cv_proxy_drain(d->proxy, (unsigned)d->env.termination_deadline_ms, on_drained, d);

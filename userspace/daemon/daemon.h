@@ -56,6 +56,8 @@ struct cv_daemon {
 	struct cv_identities identities; /* of the enrolled pods: what is prefetched */
 
 	struct event *on_sigterm, *on_sigint, *trim;
+	int nice; /* of the control thread, before it was lowered */
+	bool in_batch; /* it was lowered */
 	uint64_t trim_cpu_ns; /* that the process had used when trim was last due */
 	bool pods_started, let_in; /* see cv_let_in */
 	uint64_t judged_version; /* of the policies, when the proxy was last told to judge again */

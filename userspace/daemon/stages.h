@@ -14,9 +14,9 @@ void cv_stop_control(struct cv_daemon *d);
 int cv_start_workers(struct cv_daemon *d);
 void cv_stop_workers(struct cv_daemon *d);
 int cv_start_batch(struct cv_daemon *d);
-/* Takes the calling thread's priority back for the drain, which has to be over before the node's patience is;
+/* Gives the calling thread its former priority back for the drain, which has to be over before the node's patience is;
  * best effort: without CAP_SYS_NICE only the policy goes back. */
-void cv_end_batch(void);
+void cv_end_batch(struct cv_daemon *d);
 int cv_start_signals(struct cv_daemon *d);
 void cv_stop_signals(struct cv_daemon *d);
 int cv_start_trim(struct cv_daemon *d);

@@ -57,17 +57,21 @@ int cv_start_batch(struct cv_daemon *d)
 {
 	const struct sched_param param = {};
 
-	(void)d; /* the calling thread is meant */
+	d->nice = getpriority(PRIO_PROCESS, 0);
+	d->in_batch = true;
 	if (sched_setscheduler(0, SCHED_BATCH, &param) < 0 || setpriority(PRIO_PROCESS, 0, 19) < 0)
 		cv_debug("the control thread keeps its priority: %s", cv_strerror(errno));
 	return 0;
 }
 
-void cv_end_batch(void)
+void cv_end_batch(struct cv_daemon *d)
 {
 	const struct sched_param param = {};
 
-	if (sched_setscheduler(0, SCHED_OTHER, &param) < 0 || setpriority(PRIO_PROCESS, 0, 0) < 0)
+	if (!d->in_batch)
+		return;
+	if (sched_setscheduler(0, SCHED_OTHER, &param) < 0 ||
+	    setpriority(PRIO_PROCESS, 0, d->nice) < 0)
 		cv_debug("the control thread's priority stays low: %s", cv_strerror(errno));
 }
 
