@@ -69,7 +69,7 @@ static int run(const struct cv_netns *ns, const char *script)
 	return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
 }
 
-static bool exists(const char *fmt, ...)
+__attribute__((format(printf, 1, 2))) static bool exists(const char *fmt, ...)
 {
 	char path[PATH];
 	struct stat st;
@@ -230,7 +230,7 @@ static int tear_down(void **state)
 	(void)cv_bpf_unload(bpffs);
 	rmdir(cgroup);
 	/* Whatever a test did: nothing of it may be left. */
-	return exists("") || exists("-next");
+	return exists("%s", "") || exists("-next");
 }
 
 /* --- the directory -------------------------------------------------------------------------- */
@@ -269,7 +269,7 @@ static void test_adopt_only(void **state)
 
 	(void)state;
 	assert_int_equal(try_open(&reader, true), -ENOENT);
-	assert_false(exists(""));
+	assert_false(exists("%s", ""));
 	open_bpf(false);
 	assert_int_equal(try_open(&reader, true), 0);
 	assert_int_equal(prog_id(reader, "node_sockops"), prog_id(bpf, "node_sockops"));
@@ -437,9 +437,9 @@ static void test_device_added_later(void **state)
 	attach();
 	snprintf(name, sizeof(name), "/pods/7/%segress-%u", features.tcx ? "" : "tc-",
 		 p.ifindexes[1]);
-	assert_false(exists(name));
+	assert_false(exists("%s", name));
 	assert_int_equal(cv_bpf_pod_attach_device(bpf, &p.hooks, p.ifindexes[1]), 0);
-	assert_true(exists(name));
+	assert_true(exists("%s", name));
 	cv_bpf_close(&bpf);
 }
 
