@@ -18,14 +18,11 @@
 /* "cv", as both. Lower priorities run first; programs that pass with -1 let ours run. */
 enum { FILTER_HANDLE = 0x6376, FILTER_PRIORITY = 0x6376 };
 
-static struct bpf_tc_hook make_hook(uint32_t ifindex, bool egress)
-{
-	return (struct bpf_tc_hook){
-		.sz = sizeof(struct bpf_tc_hook),
-		.ifindex = (int)ifindex,
-		.attach_point = egress ? BPF_TC_EGRESS : BPF_TC_INGRESS,
-	};
-}
+/* By LIBBPF_OPTS where it is used, since libbpf refuses padding that is not zero, which neither a
+ * compound literal nor a copy of one promises. */
+#define TC_HOOK(name, device, is_egress)                         \
+	LIBBPF_OPTS(bpf_tc_hook, name, .ifindex = (int)(device), \
+		    .attach_point = (is_egress) ? BPF_TC_EGRESS : BPF_TC_INGRESS)
 
 /* Is there a filter at our handle and priority (1), ours (0) or none (-ENOENT)? */
 static int query_foreign(const struct bpf_tc_hook *hook, const char *prog_name)
@@ -50,14 +47,14 @@ static const char *prog_name(bool egress)
 
 bool cv_tc_is_attached(uint32_t ifindex, bool egress)
 {
-	struct bpf_tc_hook hook = make_hook(ifindex, egress);
+	TC_HOOK(hook, ifindex, egress);
 
 	return query_foreign(&hook, prog_name(egress)) == 0;
 }
 
 int cv_tc_attach(uint32_t ifindex, bool egress, int prog, const char *path)
 {
-	struct bpf_tc_hook hook = make_hook(ifindex, egress);
+	TC_HOOK(hook, ifindex, egress);
 	LIBBPF_OPTS(bpf_tc_opts, opts, .handle = FILTER_HANDLE, .priority = FILTER_PRIORITY,
 		    .prog_fd = prog, .flags = BPF_TC_F_REPLACE);
 	int r = query_foreign(&hook, prog_name(egress));
@@ -75,8 +72,7 @@ int cv_tc_attach(uint32_t ifindex, bool egress, int prog, const char *path)
 void cv_tc_detach(const char *name)
 {
 	bool egress = !strncmp(name, "egress", 6);
-	struct bpf_tc_hook hook =
-		make_hook((uint32_t)strtoul(strrchr(name, '-') + 1, NULL, 10), egress);
+	TC_HOOK(hook, strtoul(strrchr(name, '-') + 1, NULL, 10), egress);
 	LIBBPF_OPTS(bpf_tc_opts, opts, .handle = FILTER_HANDLE, .priority = FILTER_PRIORITY);
 	int r;
 
