@@ -240,19 +240,31 @@ static void on_signed(void *arg, const struct cv_ca_answer *answer)
 	s->root = cert_of(answer->chain[1]);
 }
 
-/* Signs csr for a hundred seconds. */
-static void sign(struct cv_ca *ca, const struct cv_identity *id, const char *csr,
-		 struct signed_cert *ret)
-{
-	ca->sign(ca->ctx, &(struct cv_ca_request){ id, csr, 100, on_signed, ret });
-}
-
 static time_t time_of(const ASN1_TIME *t)
 {
 	struct tm tm;
 
 	assert_int_equal(ASN1_TIME_to_tm(t, &tm), 1);
 	return timegm(&tm);
+}
+
+/* Nobody's wish is a day. */
+static void check_default_lifetime(struct cv_ca *ca, const struct cv_identity *id, const char *csr)
+{
+	struct signed_cert got = {};
+
+	ca->sign(ca->ctx, &(struct cv_ca_request){ id, csr, 0, on_signed, &got });
+	assert_non_null(got.leaf);
+	assert_in_range(time_of(X509_get0_notAfter(got.leaf)) - time(NULL), 86400 - 100, 86400);
+	X509_free(got.leaf);
+	X509_free(got.root);
+}
+
+/* Signs csr for a hundred seconds. */
+static void sign(struct cv_ca *ca, const struct cv_identity *id, const char *csr,
+		 struct signed_cert *ret)
+{
+	ca->sign(ca->ctx, &(struct cv_ca_request){ id, csr, 100, on_signed, ret });
 }
 
 static void check_leaf(X509 *leaf, X509 *root)
@@ -297,6 +309,7 @@ static void test_leaf(void **state)
 	assert_int_not_equal(ASN1_INTEGER_cmp(X509_get0_serialNumber(a.leaf),
 					      X509_get0_serialNumber(b.leaf)),
 			     0);
+	check_default_lifetime(&ca, &id, csr);
 	/* A request that was tampered with proves no key. */
 	csr[strlen(csr) / 2] ^= 1;
 	X509_free(b.leaf);

@@ -15,6 +15,7 @@
 #include <cmocka.h>
 
 #include "userspace/base/cleanup.h"
+#include "userspace/base/control.h"
 #include "userspace/daemon/env.h"
 #include "userspace/daemon/env_metadata.h"
 
@@ -70,7 +71,7 @@ static void test_dns(void **state)
 		{ { { "ISTIO_META_DNS_PROXY_ADDR", "[::1]:99" } }, "[::1]:99" },
 		{ { { "ISTIO_META_DNS_PROXY_ADDR", "localhost" } }, NULL },
 		{ { { "ISTIO_META_DNS_PROXY_ADDR", "localhost:0x35" } }, NULL },
-		{ { { "ISTIO_META_DNS_PROXY_ADDR", "" } }, NULL },
+		{ { { "ISTIO_META_DNS_PROXY_ADDR", "" } }, "127.0.0.1:15053 [::1]:15053" },
 	};
 	char error[512], text[2 * CV_SOCKADDR_TEXT], one[CV_SOCKADDR_TEXT];
 
@@ -156,6 +157,17 @@ static void test_refused(void **state)
 		{ { { "POOL_MAX_STREAMS_PER_CONNECTION", "0" } }, { "\"0\"", "from 1 to 65535" } },
 		{ { { "PACKET_MARK", "4294967296" } }, { "PACKET_MARK", "4294967295" } },
 		{ { { "PACKET_MARK", "0x539" } }, { "PACKET_MARK", "0x539" } },
+		{ { { "PACKET_MARK", " 5" } }, { "PACKET_MARK", " 5" } },
+		{ { { "SECRET_TTL", "7200w" } }, { "SECRET_TTL", "7200w" } },
+		{ { { "HTTP2_FRAME_SIZE", "x" } }, { "HTTP2_FRAME_SIZE", "a number" } },
+		{ { { "HTTP2_STREAM_WINDOW_SIZE", "-1" } }, { "HTTP2_STREAM_WINDOW_SIZE", "-1" } },
+		{ { { "HTTP2_CONNECTION_WINDOW_SIZE", "4294967296" } },
+		  { "HTTP2_CONNECTION_WINDOW_SIZE", "4294967296" } },
+		{ { { "XDS_HEADER_", "x" } }, { "XDS_HEADER_=\"x\"", "XDS_HEADER_NAME" } },
+		{ { { "XDS_HEADER_a b", "x" } }, { "XDS_HEADER_a b=\"x\"", "name of a header" } },
+		{ { { "CA_HEADER_a-BIN", "x" } }, { "CA_HEADER_a-BIN", "-bin" } },
+		{ { { "CA_HEADER_a", "x\ny" } }, { "CA_HEADER_a", "printable" } },
+		{ { { "CA_HEADER_a", "\xc3\xa9" } }, { "CA_HEADER_a", "printable" } },
 		{ { { "KEEPALIVE_RETRIES", "128" } }, { "KEEPALIVE_RETRIES", "from 1 to 127" } },
 		{ { { "KEEPALIVE_TIME", "0s" } }, { "KEEPALIVE_TIME", "from 1s to 32767s" } },
 		{ { { "KEEPALIVE_INTERVAL", "10h" } }, { "KEEPALIVE_INTERVAL", "10h" } },
@@ -208,7 +220,6 @@ static void test_istio_ca(void **state)
 					      { "CA_ADDRESS", "https://ca:1" },
 					      { "AUTH_TOKEN", "secret" },
 					      { "CA_HEADER_X-Tenant", "a=b" },
-					      { "CA_HEADER_", "no name" },
 					      { "XDS_HEADER_Zone", "" },
 					      {} },
 			     in_cluster[] = { { "CULVERT_DEV_CA", "" },
@@ -288,16 +299,54 @@ static void test_metadata(void **state)
 	json_decref(want);
 }
 
-/* An empty XDS_ADDRESS switches xDS off, as ztunnel's does: it is no reason to refuse. */
+/*
+ * An empty XDS_ADDRESS switches xDS off, as ztunnel's does, and an empty ISTIO_META_DNS_CAPTURE the
+ * DNS proxy. Everything else that is empty has its default, the places too.
+ */
 static void test_empty_is_unset(void **state)
 {
-	const struct setting settings[] = { { "XDS_ADDRESS", "" }, { "CA_ADDRESS", "" }, {} };
+	const struct setting settings[] = {
+		{ "XDS_ADDRESS", "" },
+		{ "CA_ADDRESS", "" },
+		{ "INPOD_UDS", "" },
+		{ "CULVERT_RUN_DIR", "" },
+		{ "CULVERT_CONFIG", "" },
+		{ "CULVERT_BPFFS", "" },
+		{ "TRUST_DOMAIN", "" },
+		{ "CLUSTER_ID", "" },
+		{ "CLUSTER_DOMAIN", "" },
+		{ "XDS_ROOT_CA", "" },
+		{ "CA_ROOT_CA", "" },
+		{ "INSTANCE_IP", "" },
+		{ "HTTP2_FRAME_SIZE", "" },
+		{ "ISTIO_META_DNS_PROXY_ADDR", "" },
+		{ "KEEPALIVE_TIME", "" },
+		{ "RUST_LOG", "" },
+		{ "CRL_PATH", "" },
+		{ "ISTIO_META_DNS_CAPTURE", "" },
+		{},
+	};
 	struct cv_env env;
 	char error[512];
 
 	(void)state;
 	set_env(settings);
 	assert_int_equal(cv_env_read(&env, error, sizeof(error)), 0);
+	assert_null(env.xds_address);
+	assert_null(env.crl_path);
+	assert_string_equal(env.inpod_uds, "/var/run/ztunnel/ztunnel.sock");
+	assert_string_equal(env.run_dir, CV_RUN_DIR);
+	assert_string_equal(env.config_path, "/etc/culvert/culvert.yaml");
+	assert_string_equal(env.bpffs_dir, "/sys/fs/bpf/culvert");
+	assert_string_equal(env.trust_domain, "cluster.local");
+	assert_string_equal(env.cluster_id, "Kubernetes");
+	assert_string_equal(env.cluster_domain, "cluster.local");
+	assert_string_equal(env.xds_root_ca, "./var/run/secrets/istio/root-cert.pem");
+	assert_string_equal(env.ca_root_ca, "./var/run/secrets/istio/root-cert.pem");
+	assert_string_equal(env.instance_ip, "1.1.1.1");
+	assert_string_equal(env.log_filter, "info");
+	assert_int_equal(env.keepalive_time_ms, 180000);
+	assert_int_equal(env.nr_dns_addrs, 0);
 	cv_env_fini(&env);
 }
 
@@ -311,6 +360,7 @@ static void test_fixed(void **state)
 		{ "UNSTABLE_ENABLE_SOCKS5", "false" },
 		{ "COMPLIANCE_POLICY", "" },
 		{ "HTTP2_FRAME_SIZE", "16384" },
+		{ "HTTP2_STREAM_WINDOW_SIZE", "4294967295" },
 		{ "INPOD_ENABLED", "true" },
 		{ "RUST_BACKTRACE", "1" },
 		{ "ISTIO_META_WHAT", "ever" },

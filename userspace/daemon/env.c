@@ -5,6 +5,7 @@
  */
 #include "userspace/daemon/env.h"
 
+#include <ctype.h>
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
@@ -34,6 +35,7 @@ struct env_var {
 	const char *def; /* NULL = unset */
 	const char *help;
 	uint64_t min, max; /* of a number, or of a duration in ms; max 0 = any */
+	const char *empty; /* what set and empty means; NULL = the same as unset */
 };
 
 #define VAR(n, t, member, d, h, ...)                                                       \
@@ -77,7 +79,9 @@ static const struct env_var env_vars[] = {
 	    "our token for the control plane: a file or text"),
 	VAR("KUBERNETES_SERVICE_HOST", ENV_STRING, kubernetes_host, NULL, "set inside a cluster"),
 	VAR("CULVERT_DEV_CA", ENV_STRING, dev_ca, NULL, "directory of the development CA"),
-	VAR("SECRET_TTL", ENV_DURATION, secret_ttl_ms, "24h", "certificate lifetime"),
+	VAR("SECRET_TTL", ENV_DURATION, secret_ttl_ms, "24h",
+	    "certificate lifetime that is asked for; 0s: the authority's own",
+	    RANGE(0, UINT64_C(3650) * 86400000)),
 	VAR("CRL_PATH", ENV_STRING, crl_path, NULL,
 	    "file of certificate revocation lists; watched"),
 	VAR("TLS12_ENABLED", ENV_BOOL, tls12, "false", "allow TLS 1.2 too"),
@@ -112,7 +116,7 @@ static const struct env_var env_vars[] = {
 	VAR("PREFERED_SERVICE_NAMESPACE", ENV_STRING, preferred_ns, NULL,
 	    "DNS: whose service a host name means when several have it"),
 	VAR("ISTIO_META_DNS_CAPTURE", ENV_STRING, dns_capture, "true",
-	    "answer the pods' DNS queries; off unless true"),
+	    "answer the pods' DNS queries; off unless true", .empty = "false"),
 	VAR("ISTIO_META_DNS_PROXY_ADDR", ENV_STRING, dns_proxy_addr, "localhost:15053",
 	    "where, in the pods: localhost:PORT or ADDRESS:PORT"),
 	VAR("ZTUNNEL_WORKER_THREADS", ENV_STRING, worker_threads, NULL,
@@ -136,9 +140,11 @@ static int parse_uint(const char *text, uint64_t *ret)
 {
 	char *end;
 
+	if (!isdigit((unsigned char)text[0]) && text[0] != '+')
+		return -EINVAL;
 	errno = 0;
 	*ret = strtoull(text, &end, 10);
-	return errno || *end || end == text || strchr(text, '-') ? -EINVAL : 0;
+	return errno || *end || end == text ? -EINVAL : 0;
 }
 
 static int parse_bool(const char *text, bool *ret)
@@ -218,8 +224,8 @@ static int read_vars(struct cv_env *env, char *error, size_t size)
 		const struct env_var *v = &env_vars[i];
 		const char *text = getenv(v->name);
 
-		if (!text || (!*text && v->type != ENV_STRING))
-			text = v->def;
+		if (!text || !*text)
+			text = text && v->empty ? v->empty : v->def;
 		if (!text || set_value(env, v, text) == 0)
 			continue;
 		complain(v, text, error, size);
@@ -335,7 +341,7 @@ static void derive_deadline(struct cv_env *env)
 /* localhost: both families' loopback; IPv6 only where it is enabled. */
 static int derive_dns(struct cv_env *env, char *error, size_t size)
 {
-	const char *text = env->dns_proxy_addr ? env->dns_proxy_addr : "";
+	const char *text = env->dns_proxy_addr;
 	size_t prefix = strlen(CV_ENV_LOCALHOST);
 	bool both = strncmp(text, CV_ENV_LOCALHOST, prefix) == 0;
 	char loopback[32];
@@ -351,12 +357,9 @@ static int derive_dns(struct cv_env *env, char *error, size_t size)
 			both ? env->dns_proxy_addr : text);
 		return -EINVAL;
 	}
-	/* Empty is unset here as well. */
-	if (!env->cluster_domain && set_string(&env->cluster_domain, "cluster.local") < 0)
-		return -ENOMEM;
 	(void)cv_addr_parse("::1", &env->dns_addrs[1].ip); /* a constant */
 	env->dns_addrs[1].port = env->dns_addrs[0].port;
-	if (env->dns_capture && strcasecmp(env->dns_capture, "true") == 0)
+	if (strcasecmp(env->dns_capture, "true") == 0)
 		env->nr_dns_addrs = both && env->ipv6 ? 2 : 1;
 	if (env->nr_dns_addrs && env->xds_on_demand) {
 		snprintf(error, size,

@@ -12,6 +12,7 @@
 #include "userspace/daemon/env_config.h"
 
 #include <errno.h>
+#include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -178,28 +179,39 @@ static const struct {
 	const char *name;
 	const char *only; /* the one value; NULL = any: it has no effect */
 	const char *help;
+	bool number; /* without an effect, but a number of 32 bits if it is set */
 } fixed_vars[] = {
-	{ "ENABLE_PROXY", "true", "the proxy cannot be switched off: unset it" },
-	{ "PROXY_MODE", "shared", "one daemon serves all pods of its node: unset it" },
-	{ "FAKE_CA", "false", "for development set CULVERT_DEV_CA to a directory" },
-	{ "UNSTABLE_ENABLE_SOCKS5", "false", "there is no SOCKS5 server: unset it" },
-	{ "COMPLIANCE_POLICY", "", "this OpenSSL has no post-quantum key exchange: unset it" },
-	{ "PROXY_WORKLOAD_INFO", NULL, "of PROXY_MODE=dedicated alone" },
-	{ "HTTP2_STREAM_WINDOW_SIZE", NULL, "always 4 MiB" },
-	{ "HTTP2_CONNECTION_WINDOW_SIZE", NULL, "always 16 MiB" },
-	{ "HTTP2_FRAME_SIZE", NULL, "always 1 MiB" },
-	{ "INPOD_ENABLED", NULL, "always so in ztunnel's place" },
-	{ "RUST_BACKTRACE", NULL, "of another language" },
+	{ "ENABLE_PROXY", "true", "the proxy cannot be switched off: unset it", false },
+	{ "PROXY_MODE", "shared", "one daemon serves all pods of its node: unset it", false },
+	{ "FAKE_CA", "false", "for development set CULVERT_DEV_CA to a directory", false },
+	{ "UNSTABLE_ENABLE_SOCKS5", "false", "there is no SOCKS5 server: unset it", false },
+	{ "COMPLIANCE_POLICY", "",
+	  "it cannot be kept (no post-quantum key exchange here): unset it", false },
+	{ "PROXY_WORKLOAD_INFO", NULL, "of PROXY_MODE=dedicated alone", false },
+	{ "HTTP2_STREAM_WINDOW_SIZE", NULL, "always 4 MiB", true },
+	{ "HTTP2_CONNECTION_WINDOW_SIZE", NULL, "always 16 MiB", true },
+	{ "HTTP2_FRAME_SIZE", NULL, "always 1 MiB", true },
+	{ "INPOD_ENABLED", NULL, "always so in ztunnel's place", false },
+	{ "RUST_BACKTRACE", NULL, "of another language", false },
 };
+
+static bool is_u32(const char *text)
+{
+	size_t digits = strspn(text, "0123456789");
+
+	return digits && digits <= 10 && !text[digits] && strtoull(text, NULL, 10) <= UINT32_MAX;
+}
 
 int cv_env_check_fixed(char *error, size_t size)
 {
 	for (size_t i = 0; i < CV_ARRAY_SIZE(fixed_vars); i++) {
-		const char *text = getenv(fixed_vars[i].name);
+		const char *text = getenv(fixed_vars[i].name), *only = fixed_vars[i].only;
+		bool number = fixed_vars[i].number;
 
-		if (!text || !*text || !fixed_vars[i].only || strcmp(text, fixed_vars[i].only) == 0)
+		if (!text || !*text || (only ? strcmp(text, only) == 0 : !number || is_u32(text)))
 			continue;
-		snprintf(error, size, "%s=\"%s\": %s", fixed_vars[i].name, text,
+		snprintf(error, size, "%s=\"%s\": %s%s", fixed_vars[i].name, text,
+			 number ? "expected a number, or unset it: it is " : "",
 			 fixed_vars[i].help);
 		return -EINVAL;
 	}

@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include <unistd.h>
 
 #include "userspace/daemon/env.h"
@@ -46,19 +47,45 @@ static int add_header(struct cv_env_headers *h, const char *name, size_t len)
 	return 0;
 }
 
-static int read_headers(struct cv_env_headers *h, const char *prefix)
+/* What gRPC can carry as text: a token whose end does not promise binary, and printable ASCII. */
+static bool is_metadata(const char *name, size_t len, const char *value)
+{
+	bool binary = len >= 4 && strncasecmp(name + len - 4, "-bin", 4) == 0;
+
+	for (size_t i = 0; i < len; i++)
+		if (!isalnum((unsigned char)name[i]) && !strchr("!#$%&'*+-.^_`|~", name[i]))
+			return false;
+	for (; *value; value++)
+		if (!isprint((unsigned char)*value) && *value != '\t')
+			return false;
+	return len && !binary;
+}
+
+static int read_headers(struct cv_env_headers *h, const char *prefix, char *error, size_t size)
 {
 	size_t skip = strlen(prefix);
-	int r = 0;
 
-	for (char **e = environ; *e && r == 0; e++) {
+	for (char **e = environ; *e; e++) {
 		const char *name = *e + skip;
-		size_t len = strncmp(*e, prefix, skip) == 0 ? strcspn(name, "=") : 0;
+		size_t len;
 
-		if (len && name[len])
-			r = add_header(h, name, len);
+		if (strncmp(*e, prefix, skip) != 0)
+			continue;
+		len = strcspn(name, "=");
+		if (!name[len])
+			continue;
+		if (!is_metadata(name, len, name + len + 1)) {
+			snprintf(
+				error, size,
+				"%.*s=\"%s\": expected %sNAME=TEXT with the name of a header, not of "
+				"a binary one (-bin), and printable ASCII: mend or unset it",
+				(int)(skip + len), *e, name + len + 1, prefix);
+			return -EINVAL;
+		}
+		if (add_header(h, name, len) < 0)
+			return -ENOMEM;
 	}
-	return r;
+	return 0;
 }
 
 /* ---- sources ---- */
@@ -117,10 +144,10 @@ int cv_env_derive_sources(struct cv_env *env, char *error, size_t size)
 	if (r == 0 && access(TOKEN_FILE, F_OK) == 0)
 		r = set_default(&env->auth_token, TOKEN_FILE);
 	if (r == 0)
-		r = read_headers(&env->ca_headers, "CA_HEADER_");
+		r = read_headers(&env->ca_headers, "CA_HEADER_", error, size);
 	if (r == 0)
-		r = read_headers(&env->xds_headers, "XDS_HEADER_");
-	if (r < 0)
+		r = read_headers(&env->xds_headers, "XDS_HEADER_", error, size);
+	if (r == -ENOMEM)
 		snprintf(error, size, "the environment: out of memory");
 	return r;
 }

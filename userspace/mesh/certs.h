@@ -61,7 +61,7 @@ struct cv_certs;
 struct cv_certs_opts {
 	struct cv_worker *control;
 	struct cv_ca ca; /* ownership moves */
-	unsigned ttl_s; /* SECRET_TTL */
+	unsigned ttl_s; /* SECRET_TTL; 0 = what the authority gives by itself */
 	bool tls12;
 	struct cv_crl *crl; /* borrowed, for as long as any certificate lives; NULL = none */
 };

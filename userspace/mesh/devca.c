@@ -30,6 +30,7 @@
 enum {
 	ROOT_YEARS = 10,
 	BACKDATE_S = 60, /* clocks of nodes differ */
+	DEFAULT_TTL_S = 86400, /* of a request that leaves it to us */
 	MAX_PEM = 65536,
 	ERROR_TEXT = 256,
 };
@@ -135,7 +136,7 @@ static X509 *make_leaf(const struct devca *ca, EVP_PKEY *key, const struct cv_id
 	X509V3_set_ctx(&ctx, ca->root, cert, NULL, NULL, 0);
 	if (!X509_set_version(cert, X509_VERSION_3) || !set_random_serial(cert) ||
 	    !X509_gmtime_adj(X509_getm_notBefore(cert), -BACKDATE_S) ||
-	    !X509_gmtime_adj(X509_getm_notAfter(cert), (long)ttl_s) ||
+	    !X509_gmtime_adj(X509_getm_notAfter(cert), ttl_s ? (long)ttl_s : DEFAULT_TTL_S) ||
 	    !X509_set_issuer_name(cert, X509_get_subject_name(ca->root)) ||
 	    !X509_set_pubkey(cert, key) || !add_san(cert, id) ||
 	    !add_extension(cert, &ctx, NID_basic_constraints, "critical,CA:FALSE") ||
