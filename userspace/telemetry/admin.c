@@ -241,7 +241,10 @@ static const struct {
 	[CV_HTTP_READINESS] = { "readiness", readiness_routes, CV_ARRAY_SIZE(readiness_routes) },
 };
 
-/* Listens on one more address of a server; a port 0 becomes the server's first real one. */
+/*
+ * Listens on one more address of a server; a port 0 becomes the server's first real one. A node
+ * whose lo has no IPv6 has no ::1, and does without.
+ */
 static int listen_at(struct cv_http *h, enum cv_http_which which, const char *ip)
 {
 	struct cv_listen_opts opts = { .addr.port = h->ports[which], .reuseaddr = true };
@@ -251,6 +254,10 @@ static int listen_at(struct cv_http *h, enum cv_http_which which, const char *ip
 
 	cv_addr_parse(ip, &opts.addr.ip);
 	fd = cv_sock_listen(&opts);
+	if (fd == -EADDRNOTAVAIL && !cv_addr_is_v4(&opts.addr.ip)) {
+		cv_info("%s server: no IPv6 on lo, so not on %s", servers[which].name, ip);
+		return 0;
+	}
 	r = fd < 0 ? fd : cv_sock_local(fd, &bound);
 	if (r >= 0) {
 		h->ports[which] = bound.port;
