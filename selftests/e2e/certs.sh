@@ -187,5 +187,7 @@ check "asked again later" wait_for 60 is_available node1 near
 kill -TERM $tick
 wait_for 10 ktap_gone $tick
 grep -q 'result=ok' "$CV_TMP/tick" || comment "$(cat "$CV_TMP/tick")"
+node_exec node1 curl -fsS -m 20 http://127.0.0.1:15000/config_dump >"$LAB/config_dump.log"
+grep -q certChain "$LAB/config_dump.log" || not_ok "config_dump has certificates"
 check_eq "keys and tokens are nowhere but in memory" "" \
 	"$(grep -rl -e 'PRIVATE KEY' -e a-token "$LAB"/*.log "$(node_run_dir node1)" 2>/dev/null)"
