@@ -9,7 +9,7 @@
 . "$CV_SELFTESTS/lib/lab.sh"
 . "$CV_SELFTESTS/lib/mesh.sh"
 
-plan 42
+plan 44
 mesh_up >"$CV_TMP/up.log" 2>&1 || {
 	comment "$(tail -n 40 "$CV_TMP/up.log" "$LAB"/node*.log)"
 	exit 1
@@ -74,7 +74,13 @@ more_denied()
 denied_before=$(denied)
 check "direct: refused by a reset" call $NEAR4 7000 $reset
 check "direct: counted with flag DENY" wait_for 10 more_denied "$denied_before"
-check "HBONE: refused by a reset" call $FAR4 7000 $reset
+# answered STATUS ADDRESS PORT: a reset for the client; its node was told why
+answered()
+{
+	call "$2" "$3" $reset && wait_for 10 grep -q "http status: $1 " "$LAB/node1.log"
+}
+check "HBONE: refused by a reset, answered with 401" answered 401 $FAR4 7000
+check "HBONE: where nobody listens, the same with 503" answered 503 $FAR4 7999
 check "plaintext inbound: refused by a reset" pod_exec outside "$CV_TOOLS/tcpcall" $reset $NEAR4 7000
 check "by VIP: refused by a reset" call $NEAR_VIP4 80 $reset
 explained()
@@ -138,9 +144,23 @@ check "STRICT: direct is attested and passes" call $NEAR4 7000 -m echo -n 1000
 check "STRICT: HBONE passes" call $FAR4 7000 -m echo -n 1000
 check "STRICT: plaintext is refused" pod_exec outside "$CV_TOOLS/tcpcall" $reset $NEAR4 7000
 
-# --- a record that says TCP, of an enrolled pod: its 15006 is told no identity, the client's side has it ---
+# --- a record that says TCP, of an enrolled pod that is not reached directly: its 15006 is told no identity, the
+# client's side has it ---
+# takes TIER: a connection to near is of this tier
+takes()
+{
+	before=$(opened node1 "$1")
+	call $NEAR4 7000 -m echo -n 100 && wait_for 1 more_opened "$1" "$before"
+}
+
+more_opened()
+{
+	[ "$(opened node1 "$1")" -gt "$2" ]
+}
+echo "sameNode: {pods: {default/near: tls}}" >"$LAB/node1.culvert.yaml"
 sed -i "s/^protocol=.*/protocol=TCP/" "$LAB/pods/near"
 no_policies
+check "the record says TCP, not directly: plain TCP by the daemon" wait_for 30 takes passthrough
 hold tcp client $NEAR4 7000
 policies "- name: not-client
   namespace: default
@@ -152,8 +172,9 @@ policies "- name: not-client
 check "DENY by service account: the record says TCP: closed by the change" died tcp
 check "DENY by service account: the record says TCP: refused by a reset" call $NEAR4 7000 $reset
 sed -i "s/^protocol=.*/protocol=HBONE/" "$LAB/pods/near"
+echo "sameNode: {mesh: direct}" >"$LAB/node1.culvert.yaml"
 no_policies
-check "taken back: direct works again" wait_for 10 call $NEAR4 7000 -m echo -n 1000
+check "taken back: direct works again" wait_for 30 takes direct
 
 # --- dry-run decides nothing ---
 policies "$(deny_port 7000 | sed 's/dryRun: false/dryRun: true/')"
