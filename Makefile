@@ -17,6 +17,9 @@ MAKEFLAGS += -rR --no-print-directory
 
 VERSION := 0.1.0
 O ?= build
+ifneq ($(words $(CURDIR))$(words $(O)),11)
+$(error make takes a space in a path for its end: move the checkout ($(CURDIR)) or choose another O ($(O)))
+endif
 # One spelling of a directory, whoever calls: it is part of the flags that decide on a rebuild.
 override O := $(patsubst $(CURDIR)/%,%,$(abspath $(O)))
 PREFIX ?= /usr/local
@@ -248,14 +251,31 @@ $(HELPERS): $(O)/%: $(O)/obj/%.o $(O)/libselftest.a $(O)/libculvert.a
 $(FUZZ_TESTS): $(O)/%: $(O)/fuzz/obj/%.o $(O)/fuzz/libculvert.a
 	$(call link,fuzz)
 
+# What is built with $(CC), clang has to take without a warning as well.
+CLANG_SRC := $(LIB_SRC) $(USER_DIRS:%=userspace/%/main.c) $(TEST_LIB_SRC) \
+	$(wildcard $(addprefix selftests/,unit/*.c bpf/*.c fuzz/*.c tools/*.c bookinfo/*.c bench/*.c))
+CLANG_OK := $(patsubst %.c,$(O)/clang/%.ok,$(wildcard $(CLANG_SRC)))
+ifdef PKG_FLAGS
+$(eval $(call stamp,$(O)/clang/flags,$(CLANG) $(ALL_CFLAGS)))
+-include $(CLANG_OK:.ok=.d)
+endif
+
+$(O)/clang/%.ok: %.c $(O)/clang/flags | $(SKEL) $(TEST_SKELS) $(PB_H)
+	$(call say,CLANG,$<)
+	$(Q)mkdir -p $(@D)
+	$(Q)$(CLANG) $(ALL_CFLAGS) -fsyntax-only -MMD -MP -MT $@ -MF $(@:.ok=.d) $<
+	$(Q)touch $@
+
 # ---- targets -----------------------------------------------------------------------------------
 
-.PHONY: FORCE all bpf $(BPF_ARCHS:%=bpf-%) helpers tests deps k8s-tools demo test test-k8s \
+.PHONY: FORCE all bpf $(BPF_ARCHS:%=bpf-%) clang helpers tests deps k8s-tools demo test test-k8s \
 	test-kernels bench bench-k8s bench-push lint format install clean vmlinux help
 
 all: $(BPF_OBJ) $(PROGRAMS) ## culvertd and culvertctl (SAN=1: with ASan and UBSan, in $(O)/san)
 
 bpf: $(BPF_ARCHS:%=bpf-%) ## the BPF objects for x86 and arm64
+
+clang: $(CLANG_OK) ## read every C file by clang, for its errors and warnings alone
 
 helpers: $(HELPERS)
 
@@ -328,7 +348,7 @@ bench-push: ## measure what a push of 50,000 workloads does to a connection; ROU
 	@O=$(abspath $(O)) ROUNDS=$(ROUNDS) selftests/bench/push.sh
 
 lint: ## everything about the code that a machine can check
-	$(build) bpf
+	$(build) bpf clang
 	@CLANG_FORMAT=$(CLANG_FORMAT) selftests/lint.sh
 
 format: ## rewrite the C files as .clang-format says

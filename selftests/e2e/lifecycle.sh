@@ -141,16 +141,17 @@ check "the namespace can go: nothing holds it" sh -c "
 	ip netns pids $(run_name client) | xargs -r kill; ip netns del $(run_name client)"
 
 # --- the end of a daemon ---
-# priority NODE: scheduling class and nice value of its daemon's control thread
+# priority PID: scheduling class and nice value of it, which is a daemon's control thread
 priority()
 {
-	ps -o cls=,ni= -p "$(daemon_pid "$1")" | tr -d ' '
+	ps -o cls=,ni= -p "$1" | tr -d ' '
 }
 
 tick last near $FAR4 7000
-check_eq "the control thread works below all others" B19 "$(priority node2)"
+check_eq "the control thread works below all others" B19 "$(priority "$(daemon_pid node2)")"
 kill -TERM "$(daemon_pid node2)"
-check "… but ends with the priority of all others" wait_for 10 eval '[ "$(priority node2)" = TS0 ]'
+check "… but ends with the priority of all others, ours" \
+	wait_for 10 eval '[ "$(priority "$(daemon_pid node2)")" = "$(priority $$)" ]'
 kill "$tick_last" 2>/dev/null
 wait_for 30 ktap_gone "$(daemon_pid node2)"
 daemon_start node2
