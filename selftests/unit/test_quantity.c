@@ -14,6 +14,36 @@
 #include "userspace/base/quantity.h"
 #include "userspace/base/rate.h"
 
+static void test_numbers(void **state)
+{
+	static const struct {
+		const char *text;
+		int result;
+		uint64_t value;
+	} rows[] = {
+		{ "0", 0, 0 },
+		{ "007", 0, 7 },
+		{ "+5", 0, 5 },
+		{ "18446744073709551615", 0, UINT64_MAX },
+		{ "18446744073709551616", -ERANGE, 0 },
+		{ "", -EINVAL, 0 },
+		{ "+", -EINVAL, 0 },
+		{ "++5", -EINVAL, 0 },
+		{ "-5", -EINVAL, 0 },
+		{ " 5", -EINVAL, 0 },
+		{ "5 ", -EINVAL, 0 },
+		{ "0x10", -EINVAL, 0 },
+	};
+
+	(void)state;
+	for (size_t i = 0; i < CV_ARRAY_SIZE(rows); i++) {
+		uint64_t value = 0;
+
+		assert_int_equal(cv_uint_parse(rows[i].text, &value), rows[i].result);
+		assert_int_equal(value, rows[i].value);
+	}
+}
+
 static void test_durations(void **state)
 {
 	static const struct {
@@ -106,6 +136,7 @@ static void test_rate(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_numbers),
 		cmocka_unit_test(test_durations),
 		cmocka_unit_test(test_quantities),
 		cmocka_unit_test(test_rate),

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Durations and Kubernetes quantities: a number, then a unit from a table. Neither depends
- * on the locale, and neither takes signs, spaces or anything after the unit.
+ * Numbers, durations and Kubernetes quantities: the latter two a number, then a unit from a table,
+ * which neither depend on the locale nor take signs. None takes spaces or anything after its end.
  */
 #include "userspace/base/quantity.h"
 
@@ -77,6 +77,20 @@ static int take_duration_unit(const char **text, uint64_t *ret_ns)
 		}
 	}
 	return -EINVAL;
+}
+
+int cv_uint_parse(const char *text, uint64_t *ret)
+{
+	uint64_t n;
+	int r;
+
+	text += *text == '+';
+	r = take_integer(&text, &n);
+	if (r == 0 && *text)
+		r = -EINVAL;
+	if (r == 0)
+		*ret = n;
+	return r;
 }
 
 int cv_duration_parse(const char *text, uint64_t *ret_ms)

@@ -1,8 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Quantities as operators write them: durations ("1h30m") and Kubernetes quantities ("500m"). */
+/* Quantities as operators write them: numbers, durations ("1h30m"), Kubernetes quantities ("500m"). */
 #pragma once
 
 #include <stdint.h>
+
+/* Decimal digits, which a plus sign may precede. -EINVAL, -ERANGE. */
+int cv_uint_parse(const char *text, uint64_t *ret);
 
 /* Numbers with a unit each, one after the other: ns, us or µs, ms, s, m, h, d, w; a lone number
  * counts seconds. Parts of a millisecond are cut. -EINVAL, -ERANGE. */

@@ -5,7 +5,6 @@
  */
 #include "userspace/daemon/env.h"
 
-#include <ctype.h>
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
@@ -136,17 +135,6 @@ static const struct env_var env_vars[] = {
 
 #define ENV_UNSET UINT64_MAX
 
-static int parse_uint(const char *text, uint64_t *ret)
-{
-	char *end;
-
-	if (!isdigit((unsigned char)text[0]) && text[0] != '+')
-		return -EINVAL;
-	errno = 0;
-	*ret = strtoull(text, &end, 10);
-	return errno || *end || end == text ? -EINVAL : 0;
-}
-
 static int parse_bool(const char *text, bool *ret)
 {
 	if (strcmp(text, "true") != 0 && strcmp(text, "false") != 0)
@@ -194,7 +182,7 @@ static int set_value(struct cv_env *env, const struct env_var *v, const char *te
 		r = cv_duration_parse(text, member);
 		return r < 0 ? r : check_range(v, *(uint64_t *)member);
 	case ENV_UINT:
-		r = parse_uint(text, member);
+		r = cv_uint_parse(text, member);
 		return r < 0 ? r : check_range(v, *(uint64_t *)member);
 	case ENV_TRISTATE:
 		r = parse_bool(text, &flag);

@@ -18,6 +18,7 @@
 
 #include "userspace/base/cleanup.h"
 #include "userspace/base/file.h"
+#include "userspace/base/quantity.h"
 #include "userspace/limits.h"
 #include "userspace/proto/yaml_reader.h"
 
@@ -197,9 +198,9 @@ static const struct {
 
 static bool is_u32(const char *text)
 {
-	size_t digits = strspn(text, "0123456789");
+	uint64_t value;
 
-	return digits && digits <= 10 && !text[digits] && strtoull(text, NULL, 10) <= UINT32_MAX;
+	return cv_uint_parse(text, &value) == 0 && value <= UINT32_MAX;
 }
 
 int cv_env_check_fixed(char *error, size_t size)
