@@ -117,11 +117,8 @@ static int bind_source(int fd, const struct cv_connect_opts *opts)
 		if (!r && ss.ss_family == AF_INET6)
 			r = set_option(fd, SOL_IPV6, IPV6_FREEBIND, 1);
 	}
-	/* The port is chosen at connect(), by the whole tuple; a port that the caller chose may serve
-	 * several destinations. */
-	if (!r && !opts->src->port)
-		r = set_option(fd, SOL_IP, IP_BIND_ADDRESS_NO_PORT, 1);
-	else if (!r)
+	/* A port may serve several destinations. */
+	if (!r)
 		r = set_option(fd, SOL_SOCKET, SO_REUSEADDR, 1);
 	if (!r && bind(fd, (struct sockaddr *)&ss, len) < 0)
 		r = -errno;

@@ -39,7 +39,7 @@ struct cv_connect_opts {
 	const struct cv_netns *ns; /* NULL = own */
 	struct cv_sockaddr dst;
 	const struct cv_sockaddr
-		*src; /* bind address; port 0 with IP_BIND_ADDRESS_NO_PORT; NULL = none */
+		*src; /* bind address with a port, shared by SO_REUSEADDR; NULL = none */
 	bool transparent; /* IP_TRANSPARENT + IP_FREEBIND for src */
 	const struct cv_sock_config *config;
 	/* Called with the fd after its options are set and before connect(); a negative return

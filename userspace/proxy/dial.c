@@ -10,9 +10,10 @@
  * skip tuples that the kernel has attested to somebody else; pod_ingress refuses SYNs from
  * the wire on a leg's tuple. When that range is used up towards one port, lower ones are tried.
  *
- * The port is bound before connect(): a bound port may reuse a tuple in TIME_WAIT at once
- * (timestamps keep the two apart), where a port that connect() picks may not. So thousands of
- * short connections a second do not run out of ports.
+ * The port is bound before connect(), with SO_REUSEADDR: a bound port serves any number of
+ * destinations and may reuse a tuple in TIME_WAIT at once (timestamps keep the two apart), where a
+ * port that connect() picks, as with IP_BIND_ADDRESS_NO_PORT, may not. So thousands of short
+ * connections a second do not run out of ports.
  */
 #include "userspace/proxy/dial.h"
 
