@@ -252,9 +252,8 @@ $(FUZZ_TESTS): $(O)/%: $(O)/fuzz/obj/%.o $(O)/fuzz/libculvert.a
 	$(call link,fuzz)
 
 # What is built with $(CC), clang has to take without a warning as well.
-CLANG_SRC := $(LIB_SRC) $(USER_DIRS:%=userspace/%/main.c) $(TEST_LIB_SRC) \
-	$(wildcard $(addprefix selftests/,unit/*.c bpf/*.c fuzz/*.c tools/*.c bookinfo/*.c bench/*.c))
-CLANG_OK := $(patsubst %.c,$(O)/clang/%.ok,$(wildcard $(CLANG_SRC)))
+CLANG_OK := $(patsubst %.c,$(O)/clang/%.ok,$(LIB_SRC) $(wildcard userspace/*/main.c) $(TEST_LIB_SRC) \
+	$(patsubst $(O)/%,%.c,$(UNIT_TESTS) $(BPF_TESTS) $(FUZZ_TESTS) $(HELPERS)))
 ifdef PKG_FLAGS
 $(eval $(call stamp,$(O)/clang/flags,$(CLANG) $(ALL_CFLAGS)))
 -include $(CLANG_OK:.ok=.d)
