@@ -248,23 +248,22 @@ static time_t time_of(const ASN1_TIME *t)
 	return timegm(&tm);
 }
 
+static void sign(struct cv_ca *ca, const struct cv_identity *id, const char *csr, unsigned ttl_s,
+		 struct signed_cert *ret)
+{
+	ca->sign(ca->ctx, &(struct cv_ca_request){ id, csr, ttl_s, on_signed, ret });
+}
+
 /* Nobody's wish is a day. */
 static void check_default_lifetime(struct cv_ca *ca, const struct cv_identity *id, const char *csr)
 {
 	struct signed_cert got = {};
 
-	ca->sign(ca->ctx, &(struct cv_ca_request){ id, csr, 0, on_signed, &got });
+	sign(ca, id, csr, 0, &got);
 	assert_non_null(got.leaf);
 	assert_in_range(time_of(X509_get0_notAfter(got.leaf)) - time(NULL), 86400 - 100, 86400);
 	X509_free(got.leaf);
 	X509_free(got.root);
-}
-
-/* Signs csr for a hundred seconds. */
-static void sign(struct cv_ca *ca, const struct cv_identity *id, const char *csr,
-		 struct signed_cert *ret)
-{
-	ca->sign(ca->ctx, &(struct cv_ca_request){ id, csr, 100, on_signed, ret });
 }
 
 static void check_leaf(X509 *leaf, X509 *root)
@@ -301,8 +300,8 @@ static void test_leaf(void **state)
 	assert_int_equal(cv_identity_parse(ID, strlen(ID), &id), 0);
 	csr = cv_csr_new(key, &id);
 	assert_int_equal(cv_devca_open(&ca, d->dir, error), 0);
-	sign(&ca, &id, csr, &a);
-	sign(&ca, &id, csr, &b);
+	sign(&ca, &id, csr, 100, &a);
+	sign(&ca, &id, csr, 100, &b);
 	check_leaf(a.leaf, a.root);
 	assert_true(X509_check_private_key(a.leaf, key));
 	assert_int_equal(X509_check_ca(a.root), 1);
@@ -315,7 +314,7 @@ static void test_leaf(void **state)
 	X509_free(b.leaf);
 	X509_free(b.root);
 	b = (struct signed_cert){};
-	sign(&ca, &id, csr, &b);
+	sign(&ca, &id, csr, 100, &b);
 	assert_null(b.leaf);
 	assert_string_not_equal(b.error, "");
 	X509_free(a.leaf);
