@@ -217,19 +217,25 @@ phase_culvert()
 	culvert_down
 }
 
-# Throughput on one node, without a mesh and direct, one right after the other and several times: on two CPUs
-# it is anything between a rate and three times that, as the scheduler and the machine's other guests have it,
-# so one figure a round tells nothing.
+# turn PATH: the figures of which one a round tells nothing
+turn()
+{
+	round_trips "$1" near $NEAR "" "$ALL_CPUS" "$ALL_CPUS"
+	throughput "$1" $NEAR 1
+	throughput "$1" $NEAR 16
+}
+
+# Latency and throughput on one node, without a mesh and direct, one right after the other and several times: on
+# two CPUs, unpinned, they are anything between a figure and three times that, as the scheduler and the machine's
+# other guests have it, so one figure a round tells nothing.
 phase_turns()
 {
-	for turn in $(seq $TURNS); do
-		say "round $round: turn $turn of no mesh and direct"
-		slot=$round.$turn
-		throughput none-same $NEAR 1
-		throughput none-same $NEAR 16
+	for nr in $(seq $TURNS); do
+		say "round $round: turn $nr of no mesh and direct"
+		slot=$round.$nr
+		turn none-same
 		culvert_up true
-		throughput direct $NEAR 1
-		throughput direct $NEAR 16
+		turn direct
 		culvert_down
 	done
 	slot=$round
