@@ -6,8 +6,8 @@
 #	node1: client  near  near-tls  ──── link ────  node2: far
 #
 # A round measures all paths one after the other: no mesh (nothing of culvert is in the kernel),
-# culvert, with ZTUNNEL that, culvert again in turns with no mesh, and with capture by TC alone; so that
-# what changes on the machine meets all of them, and what is compared most is next to each other.
+# culvert, with ZTUNNEL that, culvert again in turns with no mesh and with ztunnel, and with capture by TC
+# alone; so that what changes on the machine meets all of them, and what is compared most is next to each other.
 # report.py makes medians of the rounds, the table, $O/bench.json and $O/bench.svg, and holds the figures
 # against what is expected. DURATION is the whole seconds that one figure is measured for; PHASES chooses
 # among `plain culvert ztunnel turns tc pods`.
@@ -217,26 +217,41 @@ phase_culvert()
 	culvert_down
 }
 
-# turn PATH: the figures of which one a round tells nothing
-turn()
+# turn_same PATH: on one node, the figures of which one a round tells nothing
+turn_same()
 {
 	round_trips "$1" near $NEAR "" "$ALL_CPUS" "$ALL_CPUS"
 	throughput "$1" $NEAR 1
 	throughput "$1" $NEAR 16
 }
 
-# Latency and throughput on one node, without a mesh and direct, one right after the other and several times: on
-# two CPUs, unpinned, they are anything between a figure and three times that, as the scheduler and the machine's
-# other guests have it, so one figure a round tells nothing.
+# turn_across PATH: the same across nodes, where it is the latency of what two CPUs do
+turn_across()
+{
+	round_trips "$1" far $FAR "" "$ALL_CPUS" "$ALL_CPUS"
+	round_trips "$1" far $FAR _split 0 "$LAST_CPU"
+}
+
+# No mesh and direct, and with ZTUNNEL both proxies across nodes, one right after the other and several times:
+# on two CPUs such a figure is anything between one value and three times that, as the scheduler and the
+# machine's other guests have it, so one a round tells nothing.
 phase_turns()
 {
 	for nr in $(seq $TURNS); do
-		say "round $round: turn $nr of no mesh and direct"
+		say "round $round: turn $nr"
 		slot=$round.$nr
-		turn none-same
+		turn_same none-same
 		culvert_up true
-		turn direct
-		culvert_down
+		turn_same direct
+		if [ -n "${ZTUNNEL:-}" ]; then
+			turn_across hbone
+			culvert_down
+			ztunnel_up
+			turn_across ztunnel-across
+			ztunnel_down
+		else
+			culvert_down
+		fi
 	done
 	slot=$round
 }
@@ -249,7 +264,7 @@ phase_tc()
 	culvert_down
 }
 
-phase_ztunnel()
+ztunnel_up()
 {
 	for node in node1 node2; do
 		peer_start $node
@@ -261,9 +276,10 @@ phase_ztunnel()
 		peer_enrol $pod || die "ztunnel does not take $pod"
 	done
 	PROXIES="$(daemon_pid node1) $(daemon_pid node2)"
-	idle ztunnel-same ztunnel-across
-	measure ztunnel-across far $FAR
-	measure ztunnel-same near $NEAR
+}
+
+ztunnel_down()
+{
 	PROXIES=
 	for pod in client near far; do
 		peer_unenrol $pod
@@ -271,6 +287,15 @@ phase_ztunnel()
 	for node in node1 node2; do
 		daemon_stop $node
 	done
+}
+
+phase_ztunnel()
+{
+	ztunnel_up
+	idle ztunnel-same ztunnel-across
+	measure ztunnel-across far $FAR
+	measure ztunnel-same near $NEAR
+	ztunnel_down
 }
 
 # How long enrolling a pod takes the daemon, of many, and what two TCX attaches take the kernel: a
@@ -338,7 +363,7 @@ main()
 	ALL_CPUS=0-$(($(nproc) - 1))
 	LAST_CPU=$(($(nproc) - 1))
 	lab
-	case " $PHASES " in
+	case " $PHASES ${ZTUNNEL:+ztunnel} " in
 	*" ztunnel "*)
 		why=$(interop_missing)
 		[ -z "$why" ] || die "$why"
