@@ -144,11 +144,17 @@ memory_held()
 	wait $holder
 }
 
+# warm_up PATH ADDRESS: what the first connection alone pays for is not measured
+warm_up()
+{
+	pod_exec client "$PINGPONG" ask "$2" $KEPT_PORT 0.2 >/dev/null || die "$1: no connection"
+}
+
 # measure PATH SERVER-POD ADDRESS
 measure()
 {
 	say "round $round: $1"
-	pod_exec client "$PINGPONG" ask "$3" $KEPT_PORT 0.2 >/dev/null || die "$1: no connection"
+	warm_up "$1" "$3"
 	round_trips "$1" "$2" "$3" "" "$ALL_CPUS" "$ALL_CPUS"
 	round_trips "$1" "$2" "$3" _split 0 "$LAST_CPU"
 	round_trips "$1" "$2" "$3" _one 0 0
@@ -220,16 +226,25 @@ phase_culvert()
 # turn_same PATH: on one node, the figures of which one a round tells nothing
 turn_same()
 {
+	warm_up "$1" $NEAR
 	round_trips "$1" near $NEAR "" "$ALL_CPUS" "$ALL_CPUS"
 	throughput "$1" $NEAR 1
 	throughput "$1" $NEAR 16
 }
 
-# turn_across PATH: the same across nodes, where it is the latency of what two CPUs do
+# turn_across PATH: the same across nodes, where those are the latencies over both CPUs
 turn_across()
 {
+	warm_up "$1" $FAR
 	round_trips "$1" far $FAR "" "$ALL_CPUS" "$ALL_CPUS"
 	round_trips "$1" far $FAR _split 0 "$LAST_CPU"
+}
+
+turn_ztunnel()
+{
+	ztunnel_up
+	turn_across ztunnel-across
+	ztunnel_down
 }
 
 # No mesh and direct, and with ZTUNNEL both proxies across nodes, one right after the other and several times:
@@ -243,15 +258,9 @@ phase_turns()
 		turn_same none-same
 		culvert_up true
 		turn_same direct
-		if [ -n "${ZTUNNEL:-}" ]; then
-			turn_across hbone
-			culvert_down
-			ztunnel_up
-			turn_across ztunnel-across
-			ztunnel_down
-		else
-			culvert_down
-		fi
+		turn_across hbone
+		culvert_down
+		[ -z "${ZTUNNEL:-}" ] || turn_ztunnel
 	done
 	slot=$round
 }
